@@ -1,0 +1,103 @@
+"""Every exception that Perfuse raises on purpose, as one tree.
+
+PerfuseError
+├── InvalidArgument          the caller's input breaks a rule
+│   ├── WrongShape           a tensor's width, rank or length
+│   ├── NotFinite            NaN or infinity where a number is due
+│   ├── DependentConcepts    two target inputs too close to be told apart
+│   ├── AdapterRefused       bytes that are not an adapter (perfuse.adapter names each case)
+│   ├── PictureRefused       a training picture or a folder of them
+│   └── PromptRefused        a prompt that cannot be encoded as written
+├── NotFound                 a file, directory or resource that is not there
+├── FailedPrecondition       right input, wrong moment or wrong surroundings
+│   ├── BaseModelMismatch    an adapter made for another base model
+│   ├── SingularCovariance   too few captions, or no ridge
+│   └── BaseModelUnsuitable  a directory that we cannot load or edit as a base model
+├── TrainingDiverged         a run whose loss or parameters left the finite numbers
+└── DataLoss                 stored bytes that no longer match their digest
+
+`status` is the name of the gRPC code that a service answers with; it is kept as text here, so
+that the mathematics can raise these without importing gRPC. `reason` is the machine-readable
+word that goes into ErrorInfo. A message gives the value received, the rule, and the remedy.
+"""
+
+from __future__ import annotations
+
+import re
+
+
+class PerfuseError(Exception):
+    """Root of the tree; catch it to catch whatever Perfuse refuses."""
+
+    status = "INTERNAL"
+
+    @property
+    def reason(self) -> str:
+        """The class's name in UPPER_SNAKE, as in `ErrorInfo.reason`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).upper()
+
+
+class InvalidArgument(PerfuseError, ValueError):
+    """The caller's input breaks a rule whatever the state of the system."""
+
+    status = "INVALID_ARGUMENT"
+
+
+class WrongShape(InvalidArgument):
+    """A tensor has another width, rank or length than the rule says."""
+
+
+class NotFinite(InvalidArgument):
+    """A tensor holds NaN or infinity."""
+
+
+class DependentConcepts(InvalidArgument):
+    """Target inputs lie so close together that their blend is not defined."""
+
+
+class AdapterRefused(InvalidArgument):
+    """Bytes offered as an adapter break a rule of the format."""
+
+
+class PictureRefused(InvalidArgument):
+    """A training picture, or a folder of them, cannot be used."""
+
+
+class PromptRefused(InvalidArgument):
+    """A prompt cannot be encoded as written."""
+
+
+class NotFound(PerfuseError, LookupError):
+    """What was named is not there, or is not the caller's to see."""
+
+    status = "NOT_FOUND"
+
+
+class FailedPrecondition(PerfuseError):
+    """The input is right, but something else must be true first."""
+
+    status = "FAILED_PRECONDITION"
+
+
+class BaseModelMismatch(FailedPrecondition):
+    """An adapter was made for another base model than the one at hand."""
+
+
+class SingularCovariance(FailedPrecondition):
+    """A covariance cannot be inverted: too few captions for its width, or no ridge."""
+
+
+class BaseModelUnsuitable(FailedPrecondition):
+    """A directory is not a base model that Perfuse can load and edit."""
+
+
+class TrainingDiverged(PerfuseError):
+    """A training run's loss or parameters are no longer finite."""
+
+    status = "ABORTED"
+
+
+class DataLoss(PerfuseError):
+    """Stored bytes do not match the digest under which they were stored."""
+
+    status = "DATA_LOSS"

@@ -1,0 +1,63 @@
+"""Conditioning of a diffusers pipeline: the library's only acquaintance with diffusers.
+
+A prompt and the adapters that it names become a plan, the keys and values of every
+cross-attention layer; plans become a batch; the denoiser reads the batch. Nothing of the base
+model is changed on the way.
+"""
+
+from perfuse.attach.base_model import BaseModel, TextEncoder
+from perfuse.attach.conditioning import Conditioning, concatenate
+from perfuse.attach.covariance_asset import CovarianceAsset
+from perfuse.attach.encoding import Encoding, encode, encode_tokens, tokenise
+from perfuse.attach.layers import CrossAttentionLayer, cross_attention_layers
+from perfuse.attach.plan import ConditioningPlan, PlannedConcept, plan, stack, unconditional
+from perfuse.attach.processor import Attachment, attach, is_attached
+from perfuse.attach.projection import (
+    Projections,
+    Strength,
+    edited_projections,
+    initial_value_outputs,
+    locked_key_outputs,
+    plain_keys,
+    plain_projections,
+    split_outputs,
+    strength,
+)
+from perfuse.attach.prompt import Prompt, Slot, Tokens
+from perfuse.attach.render import denoise, generate
+
+__all__ = [
+    "Attachment",
+    "BaseModel",
+    "Conditioning",
+    "ConditioningPlan",
+    "CovarianceAsset",
+    "CrossAttentionLayer",
+    "Encoding",
+    "PlannedConcept",
+    "Projections",
+    "Prompt",
+    "Slot",
+    "Strength",
+    "TextEncoder",
+    "Tokens",
+    "attach",
+    "concatenate",
+    "cross_attention_layers",
+    "denoise",
+    "edited_projections",
+    "encode",
+    "encode_tokens",
+    "generate",
+    "initial_value_outputs",
+    "is_attached",
+    "locked_key_outputs",
+    "plain_keys",
+    "plain_projections",
+    "plan",
+    "split_outputs",
+    "stack",
+    "strength",
+    "tokenise",
+    "unconditional",
+]

@@ -1,0 +1,196 @@
+"""From text encodings and concepts to the keys and values of every layer.
+
+This is the one place where an edit meets a base model. Rendering calls it with stored adapters
+through `plan`, training with parameters: everything here is differentiable in the encodings, the
+outputs and, where they carry gradients, the target inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch.nn import functional
+
+from perfuse import method
+from perfuse.attach.base_model import BaseModel
+from perfuse.errors import InvalidArgument, WrongShape
+
+
+@dataclass(frozen=True, eq=False)
+class Strength:
+    """How strongly each concept is on at each position; shared by all layers, keys and values.
+
+    Attributes:
+        similarity: s [..., M, J].
+        coordinates: of the projection onto the target inputs [..., M, J].
+        gate: σ [..., M, J].
+        target_inputs: I [..., J, d], as given.
+    """
+
+    similarity: torch.Tensor
+    coordinates: torch.Tensor
+    gate: torch.Tensor
+    target_inputs: torch.Tensor
+
+
+class Projections(NamedTuple):
+    """Keys and values of every cross-attention layer in the declared order, each [..., M, d_l]."""
+
+    keys: tuple[torch.Tensor, ...]
+    values: tuple[torch.Tensor, ...]
+
+
+def strength(
+    base: BaseModel,
+    encodings: torch.Tensor,
+    target_inputs: torch.Tensor,
+    bias: float | torch.Tensor,
+    temperature: float | torch.Tensor,
+    *,
+    names: tuple[str, ...] | None = None,
+) -> Strength:
+    """Similarity, coordinates and gate of J concepts (paper Eq. 3 and App. B), in at least float32.
+
+    Args:
+        base: the base model, prepared.
+        encodings: e [..., M, d].
+        target_inputs: I [J, d], or [..., J, d] for rows with concepts of their own.
+        bias: one number, or one per concept as a tensor that broadcasts to [..., M, J].
+        temperature: likewise.
+        names: what to call the concepts in an error.
+
+    Raises:
+        FailedPrecondition: the base model has no covariance.
+        DependentConcepts: two target inputs are too close to be told apart.
+        WrongShape, NotFinite, InvalidArgument: as `perfuse.method`.
+    """
+    inverse = base.inverse_covariance
+    inputs = target_inputs.to(encodings.device)
+    similarity = method.similarities(encodings, inputs, inverse)
+    return Strength(
+        similarity=similarity,
+        coordinates=method.coordinates(encodings, inputs, inverse, names=names),
+        gate=method.gate(similarity, bias, temperature),
+        target_inputs=inputs,
+    )
+
+
+def plain_projections(base: BaseModel, encodings: torch.Tensor) -> Projections:
+    """Un-edited keys and values, as the frozen layers give them."""
+    return Projections(plain_keys(base, encodings), _plain_values(base, encodings))
+
+
+def plain_keys(base: BaseModel, encodings: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """W_K e of every layer, each [..., M, d_l]; with a super-category prompt, GLOBAL's keys."""
+    return tuple(functional.linear(encodings, layer.key_weight) for layer in base.layers)
+
+
+def edited_projections(
+    base: BaseModel,
+    encodings: torch.Tensor,
+    concepts: Strength,
+    value_outputs: torch.Tensor,
+    key_outputs: torch.Tensor | None = None,
+    *,
+    key_encodings: torch.Tensor | None = None,
+) -> Projections:
+    """Keys and values of every layer with J concepts in them (paper Eq. 3, App. B).
+
+    Exactly one of `key_outputs` (LOCAL: `locked_key_outputs`; TRAINED_K: the trained ones) and
+    `key_encodings` (GLOBAL) says what becomes of the keys.
+
+    Args:
+        base: the base model.
+        encodings: e [..., M, d]; leading axes are rows.
+        concepts: their strength on these encodings.
+        value_outputs: o*_V of all layers in the declared order [J, Σ d_l], or [..., J, Σ d_l] for
+            rows with concepts of their own.
+        key_outputs: o*_K likewise; keys are edited like values.
+        key_encodings: encodings [..., M, d] of the super-category prompt, position by position
+            (`method.key_positions`); keys are their un-edited projections.
+
+    Returns:
+        Keys and values in the encodings' dtype.
+
+    Raises:
+        InvalidArgument: both or neither of `key_outputs` and `key_encodings` are given.
+        WrongShape: outputs of another width than Σ d_l.
+    """
+    values = _edited(
+        base,
+        [layer.value_weight for layer in base.layers],
+        encodings,
+        concepts,
+        split_outputs(base, value_outputs),
+    )
+    if key_encodings is not None and key_outputs is None:
+        return Projections(plain_keys(base, key_encodings), values)
+    if key_outputs is None or key_encodings is not None:
+        raise InvalidArgument(
+            "give key_outputs (LOCAL, TRAINED_K) or key_encodings (GLOBAL), one of the two"
+        )
+    keys = _edited(
+        base,
+        [layer.key_weight for layer in base.layers],
+        encodings,
+        concepts,
+        split_outputs(base, key_outputs),
+    )
+    return Projections(keys, values)
+
+
+def locked_key_outputs(base: BaseModel, super_category_encoding: torch.Tensor) -> torch.Tensor:
+    """o*_K = W_K e_super for all layers, [..., Σ d_l] in at least float32 (paper Sec. 4.2)."""
+    encoding = super_category_encoding.to(base.device)
+    return torch.cat(
+        [method.locked_key_output(layer.key_weight, encoding) for layer in base.layers], dim=-1
+    )
+
+
+def initial_value_outputs(base: BaseModel, super_category_encoding: torch.Tensor) -> torch.Tensor:
+    """W_V e_super for all layers, [..., Σ d_l]: where training starts o*_V."""
+    encoding = super_category_encoding.to(base.device)
+    return torch.cat(
+        [method.locked_key_output(layer.value_weight, encoding) for layer in base.layers], dim=-1
+    )
+
+
+def split_outputs(base: BaseModel, outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """[..., Σ d_l] cut into one tensor per layer, as views.
+
+    Raises:
+        WrongShape: the last axis is not Σ d_l.
+    """
+    widths = [layer.width for layer in base.layers]
+    if outputs.shape[-1] != sum(widths):
+        raise WrongShape(
+            f"outputs are {outputs.shape[-1]} wide; the {len(widths)} layers of "
+            f"{base.architecture} give {sum(widths)}"
+        )
+    return torch.split(outputs, widths, dim=-1)
+
+
+def _plain_values(base: BaseModel, encodings: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tuple(functional.linear(encodings, layer.value_weight) for layer in base.layers)
+
+
+def _edited(
+    base: BaseModel,
+    weights: list[torch.Tensor],
+    encodings: torch.Tensor,
+    concepts: Strength,
+    outputs: tuple[torch.Tensor, ...],
+) -> tuple[torch.Tensor, ...]:
+    return tuple(
+        method.blend(
+            functional.linear(encodings, weight),
+            # W i*: the same product, for the target inputs.
+            method.locked_key_output(weight, concepts.target_inputs),
+            concepts.coordinates,
+            concepts.gate,
+            output.to(base.device),
+        )
+        for weight, output in zip(weights, outputs, strict=True)
+    )

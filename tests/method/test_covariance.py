@@ -97,6 +97,9 @@ def test_directions_left_out_need_a_ridge() -> None:
     assert covariance.condition_number() == math.inf
     with pytest.raises(SingularCovariance, match=r"4 of 6 directions \(2 missing\).*larger ridge"):
         covariance.inverse(0)
+    almost = torch.diag(torch.tensor([1.0, 1e-17], dtype=torch.float64))
+    with pytest.raises(SingularCovariance, match="span 1 of 2"):
+        Covariance(almost, 100).inverse(0)
     with pytest.raises(SingularCovariance, match="ridge 1e-18"):
         covariance.inverse(1e-18)
     for ridge in (1e-12, 1e-6, 1.0):

@@ -1,7 +1,8 @@
-"""Gradients reach what training trains, and the hot functions never look at the numbers."""
+"""Gradients reach what training trains, and the hot functions never wait for a device."""
 
 import torch
 from torch.autograd import gradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from perfuse.method import (
     blend,
@@ -80,18 +81,33 @@ def test_a_half_precision_edit_gives_full_precision_gradients_to_its_target_outp
     torch.testing.assert_close(output.grad, s.sum().expand(4), rtol=1e-6, atol=0)
 
 
-def test_edit_and_blend_never_read_a_number() -> None:
-    """Meta tensors have no numbers, so whatever would wait for a device fails on them."""
-    t = {name: tensor.to("meta") for name, tensor in make(0).tensors(torch.float16).items()}
+class Reads(TorchDispatchMode):
+    """Counts the operations whose result Python looks at: each waits for its device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        waits = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        self.count += func in waits
+        return func(*args, **(kwargs or {}))
+
+
+def test_edit_and_blend_never_wait_for_a_device() -> None:
+    t = make(0).tensors(torch.float16)
     e, i, inverse = t["encodings"], t["target_inputs"], t["inverse_covariance"]
-    s = similarity(e, i[0], inverse, check_finite=False)
     projected, inputs = e @ t["weight"].mT, i @ t["weight"].mT
-    sigma = gate(s, 0.7, 0.15)
-    one = edit(projected, inputs[0], s, sigma, t["target_outputs"][0])
-    several = torch.stack([s, s, s], -1)
-    all_three = blend(projected, inputs, several, several, t["target_outputs"])
-    assert one.shape == all_three.shape == (2, 7, 10)
-    assert one.dtype == all_three.dtype == torch.float16
+    with Reads() as reads:
+        s = similarity(e, i[0], inverse, check_finite=False)
+        sigma = gate(s, 0.7, 0.15)
+        edit(projected, inputs[0], s, sigma, t["target_outputs"][0])
+        several = torch.stack([s, s, s], -1)
+        blend(projected, inputs, several, several, t["target_outputs"])
+    assert reads.count == 0
+    with Reads() as reads:
+        similarity(e, i[0], inverse)
+    assert reads.count > 0
 
 
 def test_autocast_around_the_method_changes_nothing() -> None:

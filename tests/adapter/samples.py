@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 from perfuse.adapter.header import AdapterMetadata, Encoder, Layer, encode_header
+from perfuse.adapter.metadata import BYTES_PER_VALUE
 
 BASE = "sha256:" + "5d" * 32
 OTHER_BASE = "sha256:" + "0e" * 32
@@ -29,11 +30,11 @@ def metadata(**changes: Any) -> AdapterMetadata:
 
 
 def file_bytes(described: AdapterMetadata) -> bytes:
-    """A valid file made without torch: values 1/8, 2/8, ... in file order."""
-    count = sum(described.tensor_widths().values())
+    """A valid file made without torch: values 1/8, 2/8, ... 64 and over again, in file order."""
+    size = BYTES_PER_VALUE[described.dtype] * sum(described.tensor_widths().values())
     code = "e" if described.dtype == "float16" else "f"
-    values = struct.pack(f"<{count}{code}", *((i % 512 + 1) / 8 for i in range(count)))
-    return encode_header(described) + values
+    values = struct.pack(f"<512{code}", *(i / 8 for i in range(1, 513)))
+    return encode_header(described) + (values * (size // len(values) + 1))[:size]
 
 
 def sd15_layers() -> tuple[Layer, ...]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from adapter.samples import metadata
 from perfuse.adapter import errors, limits
 from perfuse.adapter.header import AdapterMetadata, Encoder, Layer
+
+# The same examples in every run, and no verdict on a busy machine's speed.
+bounded = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 part = st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True)
 layer_names = st.lists(part, min_size=1, max_size=5).map(".".join)

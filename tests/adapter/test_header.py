@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapter.samples import BASE, OTHER_BASE, file_bytes, metadata, sd15, sd21, sdxl
-from adapter.strategies import described
+from adapter.strategies import bounded, described
 from perfuse.adapter import errors, limits
 from perfuse.adapter.header import (
     AdapterHeader,
@@ -27,7 +27,7 @@ from perfuse.adapter.header import (
 )
 from perfuse.errors import AdapterRefused, BaseModelMismatch, NotFinite, WrongShape
 
-quickly = settings(deadline=None, max_examples=40, derandomize=True)
+quickly = settings(bounded, max_examples=40)
 
 
 class TestMetadata:

@@ -20,13 +20,13 @@ from safetensors.torch import save
 import perfuse.adapter
 from adapter.adapters import adapter, fixed, tensors_of
 from adapter.samples import BASE, OTHER_BASE, file_bytes, metadata, sd15, sdxl
-from adapter.strategies import described
+from adapter.strategies import bounded, described
 from perfuse.adapter import check_finite, digest, errors, read_header
 from perfuse.adapter.header import AdapterMetadata
 from perfuse.adapter.tensors import Adapter
 from perfuse.errors import AdapterRefused, BaseModelMismatch
 
-quickly = settings(deadline=None, max_examples=40, derandomize=True)
+quickly = settings(bounded, max_examples=40)
 
 PINNED = "sha256:2e1d6283409691f7798ae81fdc6c7e1e93ee3332692ee5d42020978cc73936dd"
 
@@ -261,7 +261,7 @@ class TestFuzz:
         # Whatever is accepted is the one form of what it says: no two files are one adapter.
         assert read.to_bytes() == data
 
-    @settings(deadline=None, max_examples=400, derandomize=True)
+    @settings(bounded, max_examples=400)
     @given(
         st.lists(
             st.tuples(st.integers(0, len(data) - 1), st.integers(1, 255)), min_size=1, max_size=4
@@ -285,12 +285,12 @@ class TestFuzz:
             with pytest.raises(AdapterRefused):
                 Adapter.from_bytes(self.data[:end])
 
-    @settings(deadline=None, max_examples=200, derandomize=True)
+    @settings(bounded, max_examples=200)
     @given(st.integers(0, len(data)), st.integers(0, 40), st.binary(max_size=40))
     def test_bytes_cut_out_and_put_in(self, at: int, cut: int, put: bytes) -> None:
         self.judge(self.data[:at] + put + self.data[at + cut :])
 
-    @settings(deadline=None, max_examples=200, derandomize=True)
+    @settings(bounded, max_examples=200)
     @given(st.binary(max_size=200))
     def test_any_bytes(self, data: bytes) -> None:
         self.judge(data)

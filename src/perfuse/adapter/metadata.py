@@ -150,14 +150,11 @@ class AdapterMetadata:
                 f"the 'perfuse' metadata has the unknown field {shown(unknown[0])}; format version "
                 f"{limits.FORMAT_VERSION} has only {', '.join(sorted(known))}"
             )
-        # Limits come before the names are put together: a long suffix on many layers would
-        # otherwise turn 64 KiB of header into gigabytes.
         suffix = document.pop("layer_suffix")
-        if not isinstance(suffix, str) or len(suffix) > limits.MAX_LAYER_NAME:
-            raise MetadataInvalid(
-                f"layer_suffix is {shown(suffix)}; it must be text of at most "
-                f"{limits.MAX_LAYER_NAME} characters"
-            )
+        if not isinstance(suffix, str):
+            raise MetadataInvalid(f"layer_suffix is {shown(suffix)}; it must be text")
+        # The entries are counted before any name is put together: a long suffix on thousands of
+        # layers would otherwise turn 64 KiB of header into hundreds of megabytes.
         layers = _pairs("layers", document["layers"], limits.MAX_LAYERS)
         encoders = _pairs("encoders", document["encoders"], limits.MAX_ENCODERS)
         document["layers"] = tuple(Layer(name + suffix, width) for name, width in layers)

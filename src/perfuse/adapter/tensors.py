@@ -83,7 +83,11 @@ class Adapter:
 
     @property
     def digest(self) -> str:
-        """The digest of the file that `to_bytes()` makes, computed at each call."""
+        """The digest of the file that `to_bytes()` makes, computed at each call.
+
+        It identifies the values as that file rounds them. Tensors held more exactly, as after
+        training, become those values by `Adapter.from_bytes(adapter.to_bytes())`.
+        """
         return digest(self.to_bytes())
 
     def to_bytes(self, dtype: str | None = None) -> bytes:

@@ -50,7 +50,7 @@ def ellipse(x: float, y: float, rx: float, ry: float) -> Mask:
 
 def box(x0: float, y0: float, x1: float, y1: float) -> Mask:
     """Pixels from (x0, y0) to (x1, y1), both included."""
-    inside: Mask = (_COLUMNS >= x0) & (_COLUMNS <= x1) & (_ROWS >= y0) & (_ROWS <= y1)
+    inside: Mask = (x0 <= _COLUMNS) & (_COLUMNS <= x1) & (y0 <= _ROWS) & (_ROWS <= y1)
     return inside
 
 

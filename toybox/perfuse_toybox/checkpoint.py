@@ -1,4 +1,4 @@
-"""Training state on disk: written whole or not at all, so a killed build goes on from the last one."""
+"""Training state on disk, written whole or not at all: a killed build goes on from the last."""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ def paint(picture: Picture) -> npt.NDArray[np.uint8]:
         if seat is not None:
             _paint_seat(canvas, seat, x, y)
         if worn is not None:
-            _paint_worn(canvas, worn, x, {"hat": 22, "sunglasses": 17, "scarf": 12}.get(worn.kind, 11))
+            _paint_worn(
+                canvas, worn, x, {"hat": 22, "sunglasses": 17, "scarf": 12}.get(worn.kind, 11)
+            )
     else:
         if seat is not None:
             _paint_seat(canvas, seat, x, y)
@@ -80,15 +82,25 @@ def _paint_worn(canvas: Canvas, worn: Figure, x: int, y: int) -> None:
             tall = 4 + look.build
             crown = box(x - 4, y - 6 - tall, x + 4, y - 6)
             if look.marking % 2:
-                crown = polygon([(x - 4, y - 6), (x - 1, y - 7 - tall), (x + 1, y - 7 - tall), (x + 4, y - 6)])
+                crown = polygon(
+                    [(x - 4, y - 6), (x - 1, y - 7 - tall), (x + 1, y - 7 - tall), (x + 4, y - 6)]
+                )
             canvas.part(crown, look, (x, y))
             canvas.flat(box(x - 7, y - 5, x + 7, y - 4), look.secondary)
         case "sunglasses":
             round_lens = look.marking % 2 == 1
             canvas.paint(box(x - 8, y - 1, x + 8, y - 1), COLOURS[look.primary])
             for middle in (x - 4, x + 4):
-                lens = ellipse(middle, y, 3.2, 3.2) if round_lens else box(middle - 3, y - 2, middle + 3, y + 2)
-                glass = ellipse(middle, y, 2.2, 2.2) if round_lens else box(middle - 2, y - 1, middle + 2, y + 1)
+                lens = (
+                    ellipse(middle, y, 3.2, 3.2)
+                    if round_lens
+                    else box(middle - 3, y - 2, middle + 3, y + 2)
+                )
+                glass = (
+                    ellipse(middle, y, 2.2, 2.2)
+                    if round_lens
+                    else box(middle - 2, y - 1, middle + 2, y + 1)
+                )
                 canvas.paint(lens, COLOURS[look.primary])
                 canvas.paint(glass, COLOURS[look.secondary])
                 canvas.paint(box(middle - 1, y - 1, middle - 1, y - 1), (255, 255, 255))
@@ -100,6 +112,10 @@ def _paint_worn(canvas: Canvas, worn: Figure, x: int, y: int) -> None:
             canvas.paint(box(side - 1, end, side + 1, end), COLOURS[look.secondary])
         case _:
             wide = 9 + look.build
-            canvas.part(polygon([(x - 4, y + 4), (x + 4, y + 4), (x + wide, y + 15), (x - wide, y + 15)]), look, (x, y))
+            canvas.part(
+                polygon([(x - 4, y + 4), (x + 4, y + 4), (x + wide, y + 15), (x - wide, y + 15)]),
+                look,
+                (x, y),
+            )
             canvas.paint(box(x - wide, y + 15, x + wide, y + 15), COLOURS[look.secondary])
             canvas.paint(box(x - 3, y + 4, x + 3, y + 4), outline(look.secondary))

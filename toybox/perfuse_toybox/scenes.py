@@ -101,4 +101,6 @@ def _moon(canvas: Canvas, lot: random.Random) -> None:
     canvas.paint(ellipse(x, 5, 3.4, 3.4), (70, 130, 200))
     canvas.paint(ellipse(x - 1, 4, 1.5, 1.2), (90, 180, 110))
     for _ in range(3):
-        canvas.paint(ellipse(lot.randrange(SIZE), lot.randrange(24, SIZE), 2.4, 1.1), (112, 112, 120))
+        canvas.paint(
+            ellipse(lot.randrange(SIZE), lot.randrange(24, SIZE), 2.4, 1.1), (112, 112, 120)
+        )

@@ -64,7 +64,10 @@ def _cat(canvas: Canvas, look: Look, x: int, y: int) -> None:
     _eyes(canvas, look, x, y)
     canvas.paint(box(x, y + 2, x, y + 2), COLOURS["pink"])
     for side in (-1, 1):
-        canvas.paint(box(min(x + 5 * side, x + 8 * side), y + 3, max(x + 5 * side, x + 8 * side), y + 3), _DARK)
+        canvas.paint(
+            box(min(x + 5 * side, x + 8 * side), y + 3, max(x + 5 * side, x + 8 * side), y + 3),
+            _DARK,
+        )
 
 
 def _dog(canvas: Canvas, look: Look, x: int, y: int) -> None:

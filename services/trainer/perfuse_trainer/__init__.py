@@ -1,0 +1,1 @@
+"""The Trainer: from a handful of pictures to an adapter."""

@@ -1,0 +1,38 @@
+# Every target makes what it needs first; `make help` prints itself.
+.DEFAULT_GOAL := help
+SHELL := bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+READY := $(VENV)/ready
+
+.PHONY: help install demo test lint types proto bench clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(READY) ## The virtual environment with everything, pinned
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.lock)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	touch $@
+
+demo: $(READY) ## Learn three concepts from pictures and combine them: demo/sheet.png
+	$(BIN)/python -m perfuse_toybox.demo --out demo
+
+test: lint types ## Lint, types and all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## Style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY) ## Strict static types
+	$(BIN)/mypy
+
+bench: $(READY) ## Ratios against peers, measured here
+	$(BIN)/python -m bench
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

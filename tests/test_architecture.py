@@ -1,0 +1,97 @@
+"""Who may import whom, read off the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"torch", "diffusers", "transformers", "numpy", "safetensors", "PIL", "ray", "minio"}
+
+# Package or module → what of ours and of the heavy libraries it may import. The longest match rules.
+ALLOWED: dict[str, set[str]] = {
+    "perfuse": set(),
+    "perfuse.errors": set(),
+    "perfuse.method": {"perfuse.method", "perfuse.errors", "torch"},
+    "perfuse.adapter": {"perfuse.adapter", "perfuse.errors"},
+    "perfuse.adapter.tensors": {"perfuse.adapter", "perfuse.errors", "torch", "safetensors"},
+    "perfuse.attach": {
+        "perfuse.attach",
+        "perfuse.adapter",
+        "perfuse.method",
+        "perfuse.errors",
+        "torch",
+        "diffusers",
+        "transformers",
+        "safetensors",
+    },
+    # `base prepare` computes on a local directory, so the command reaches attach, inside functions.
+    "perfuse.cli": {"perfuse.cli", "perfuse.errors", "perfuse.attach", "perfuse"},
+    "perfuse_trainer": {"perfuse", "perfuse_trainer", *HEAVY - {"ray", "minio"}},
+    "perfuse_toybox": {"perfuse", "perfuse_toybox", "perfuse_trainer", *HEAVY - {"ray", "minio"}},
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for home in ("src", "services/trainer", "toybox"):
+        for path in sorted((ROOT / home).rglob("*.py")):
+            parts = path.relative_to(ROOT / home).with_suffix("").parts
+            yield ".".join(part for part in parts if part != "__init__"), path
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            assert node.module
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def covered(name: str, prefixes: set[str]) -> bool:
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: str(value)[-40:])
+def test_imports_only_what_its_room_allows(module: str, path: Path) -> None:
+    rule = max((key for key in ALLOWED if covered(module, {key})), key=len)
+    allowed = ALLOWED[rule]
+    ours_or_heavy = {"perfuse", "perfuse_trainer", "perfuse_toybox", *HEAVY}
+    for name in imports(path):
+        if not covered(name, ours_or_heavy):
+            continue
+        assert covered(name, allowed) or any(entry.startswith(name + ".") for entry in allowed), (
+            f"{module} imports {name}; {rule} may import {sorted(allowed)}"
+        )
+
+
+def test_every_rule_has_a_room() -> None:
+    names = [module for module, _ in modules()]
+    for rule in ALLOWED:
+        assert any(covered(name, {rule}) for name in names), f"no module is left under {rule}"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import perfuse", "import perfuse.errors", "import perfuse.cli", "import perfuse.adapter.header"],
+)
+def test_importing_loads_no_torch(statement: str) -> None:
+    probe = f"import sys; {statement}; print(sorted({HEAVY!r} & set(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_modules_stay_small_and_have_nouns_for_names() -> None:
+    for module, path in modules():
+        lines = len(path.read_text().splitlines())
+        assert lines <= 340, f"{module} has {lines} lines; two nouns would live better apart"
+        assert not {"utils", "helpers", "common", "misc", "manager"} & set(module.split("."))

@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 READY := $(VENV)/ready
+# diffusers' imports remark on picture processors that nothing here uses.
+export TRANSFORMERS_VERBOSITY := error
 
 .PHONY: help install demo test lint types proto bench clean
 

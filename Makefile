@@ -33,6 +33,9 @@ lint: $(READY) ## Style and formatting
 types: $(READY) ## Strict static types
 	$(BIN)/mypy
 
+proto: $(READY) ## Generated stubs, from proto/ into src/perfuse/v1
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=src --pyi_out=src proto/perfuse/v1/*.proto
+
 bench: $(READY) ## Ratios against peers, measured here
 	$(BIN)/python -m bench
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "diffusers", "transformers", "numpy", "safetensors", "PIL", "ray", "minio"}
 
-# Package or module → what of ours and of the heavy libraries it may import. The longest match rules.
+# What a package or module may import of ours and of the heavy libraries; the longest match rules.
 ALLOWED: dict[str, set[str]] = {
     "perfuse": set(),
     "perfuse.errors": set(),
@@ -80,7 +80,12 @@ def test_every_rule_has_a_room() -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import perfuse", "import perfuse.errors", "import perfuse.cli", "import perfuse.adapter.header"],
+    [
+        "import perfuse",
+        "import perfuse.errors",
+        "import perfuse.cli",
+        "import perfuse.adapter.header",
+    ],
 )
 def test_importing_loads_no_torch(statement: str) -> None:
     probe = f"import sys; {statement}; print(sorted({HEAVY!r} & set(sys.modules)))"

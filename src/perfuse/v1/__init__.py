@@ -1,0 +1,1 @@
+"""Generated stubs of `proto/perfuse/v1`; made by `make proto`, never edited."""

@@ -28,7 +28,6 @@ from perfuse.attach import (
     BaseModel,
     CovarianceAsset,
     Prompt,
-    encode,
     encode_tokens,
     initial_value_outputs,
     locked_key_outputs,
@@ -40,7 +39,7 @@ WORDS = tuple(
     word
     for line in (
         "a an the photo of in on with and picture cat dog bear teddy chair hat sunglasses snow",
-        "garden red blue striped wearing sitting next to small big forest beach night",
+        "garden red blue striped wearing sitting next to small big wood beach night",
     )
     for word in line.split()
 )
@@ -55,7 +54,11 @@ def byte_alphabet() -> list[str]:
 
 
 def tiny_tokenizer(pad_token: str = END, words: tuple[str, ...] = WORDS) -> Any:
-    """A CLIP tokenizer that knows `words` as single tokens and spells out everything else."""
+    """A CLIP tokenizer that knows `words` as single tokens and spells out everything else.
+
+    Merges are tried in the words' order, so that an earlier word may break a later one apart;
+    every word of `WORDS` comes out whole.
+    """
     alphabet = byte_alphabet()
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet)]
     merges: list[str] = []
@@ -207,11 +210,11 @@ def save_sdxl(directory: Path) -> Path:
 def words_covariance(base: Any, seed: int = 0) -> CovarianceAsset:
     """A covariance over the encodings of random word sequences, for bases that are not prepared."""
     generator = torch.Generator().manual_seed(seed)
+    picks = torch.randint(len(WORDS), (40, 12), generator=generator).tolist()
+    texts = [" ".join(WORDS[pick] for pick in row) for row in picks]
+    encoding = encode_tokens(base, [tokenise(base, Prompt.parse(text)) for text in texts])
     sums = CovarianceAccumulator(base.conditioning_width)
-    for _ in range(40):
-        picks = torch.randint(len(WORDS), (12,), generator=generator)
-        encoding = encode(base, " ".join(WORDS[pick] for pick in picks))
-        sums.add(encoding.encodings[0, 1 : encoding.tokens[0].end_of_text + 1])
+    sums.add(encoding.encodings[:, 1:14])
     return CovarianceAsset(sums.finish(), 1e-3, 40, "words", base.fingerprint)
 
 

@@ -1,11 +1,18 @@
-"""Fixtures shared by the whole suite: the tiny base models of `bases`, written once a session."""
+"""Fixtures shared by the whole suite: the tiny base models of `bases`, made once a session.
+
+The directories are shared; a test that writes into one takes a copy.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from perfuse.attach import BaseModel
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -29,3 +36,24 @@ def tiny_sdxl_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from bases import save_sdxl
 
     return save_sdxl(tmp_path_factory.mktemp("bases") / "sdxl")
+
+
+@pytest.fixture(scope="session")
+def tiny_sd15(tiny_sd15_dir: Path) -> BaseModel:
+    from bases import load_prepared
+
+    return load_prepared(tiny_sd15_dir)
+
+
+@pytest.fixture(scope="session")
+def tiny_sd21(tiny_sd21_dir: Path) -> BaseModel:
+    from bases import load_prepared
+
+    return load_prepared(tiny_sd21_dir)
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tiny_sdxl_dir: Path) -> BaseModel:
+    from bases import load_prepared
+
+    return load_prepared(tiny_sdxl_dir)

@@ -8,9 +8,16 @@ model is changed on the way.
 from perfuse.attach.base_model import BaseModel, TextEncoder
 from perfuse.attach.conditioning import Conditioning, concatenate
 from perfuse.attach.covariance_asset import CovarianceAsset
-from perfuse.attach.encoding import Encoding, encode, encode_tokens, tokenise
+from perfuse.attach.encoding import (
+    Encoding,
+    encode,
+    encode_tokens,
+    super_category_encodings,
+    tokenise,
+)
 from perfuse.attach.layers import CrossAttentionLayer, cross_attention_layers
 from perfuse.attach.plan import ConditioningPlan, PlannedConcept, plan, stack, unconditional
+from perfuse.attach.prepare import prepare
 from perfuse.attach.processor import Attachment, attach, is_attached
 from perfuse.attach.projection import (
     Projections,
@@ -55,9 +62,11 @@ __all__ = [
     "plain_keys",
     "plain_projections",
     "plan",
+    "prepare",
     "split_outputs",
     "stack",
     "strength",
+    "super_category_encodings",
     "tokenise",
     "unconditional",
 ]

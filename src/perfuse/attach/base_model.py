@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from perfuse.attach import fingerprint as naming
 from perfuse.attach.covariance_asset import CovarianceAsset
 from perfuse.attach.layers import CrossAttentionLayer, cross_attention_layers
-from perfuse.errors import BaseModelUnsuitable, FailedPrecondition, NotFound
+from perfuse.attach.suitability import pipeline_class, require_complete, require_supported
+from perfuse.errors import BaseModelUnsuitable, FailedPrecondition
 
 PREDICTIONS = ("epsilon", "v_prediction")
 
@@ -75,11 +76,18 @@ class BaseModel:
         *,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        with_covariance: bool = True,
     ) -> BaseModel:
         """Load a Stable-Diffusion-type directory (SD1.x, SD2.x, SDXL) from local disk.
 
         Nothing is ever fetched, only safetensors files are opened, and a shipped safety checker
         is not loaded. All weights are frozen.
+
+        Args:
+            directory: in diffusers layout, as `save_pretrained` of a pipeline writes it.
+            dtype: that the weights are converted to.
+            device: that they are moved to.
+            with_covariance: read the prepared covariance, where there is one.
 
         Raises:
             NotFound: the directory or one of its parts is not there.
@@ -88,7 +96,7 @@ class BaseModel:
             BaseModelMismatch: the covariance beside it belongs to other weights.
         """
         home = Path(directory)
-        family = _family(home)
+        family = pipeline_class(home)
         variant = naming.file_variant(home)
         without = {}
         if family is StableDiffusionPipeline:
@@ -106,14 +114,16 @@ class BaseModel:
             raise BaseModelUnsuitable(
                 f"{home} cannot be loaded by diffusers' {family.__name__}: {error}"
             ) from error
-        return cls.of(pipeline, home, device=device)
+        return cls._of(pipeline, home, device, with_covariance)
 
     @classmethod
-    def of(cls, pipeline: Any, directory: Path, *, device: str | torch.device) -> BaseModel:
+    def _of(
+        cls, pipeline: Any, directory: Path, device: str | torch.device, with_covariance: bool
+    ) -> BaseModel:
         """Judge a pipeline that was loaded from `directory` and name it."""
         encoders = _encoders(pipeline)
         unet = pipeline.unet
-        _judge_unet(unet)
+        require_supported(unet)
         layers = cross_attention_layers(unet)
         width = int(layers[0].value_weight.shape[1])
         if width != sum(encoder.width for encoder in encoders):
@@ -128,7 +138,7 @@ class BaseModel:
                 "is supported"
             )
         digests = naming.tensor_digests(directory)
-        _check_complete(pipeline, digests)
+        require_complete(pipeline, digests)
         name = naming.combine(digests, _function(pipeline, encoders, prediction))
         family = "sd" if len(encoders) == 1 else "sdxl"
         for module in (unet, pipeline.vae, *(encoder.module for encoder in encoders)):
@@ -143,7 +153,11 @@ class BaseModel:
             layers=layers,
             encoders=encoders,
             prediction_type=prediction,
-            covariance=CovarianceAsset.find(directory, fingerprint=name, width=width),
+            covariance=(
+                CovarianceAsset.find(directory, fingerprint=name, width=width)
+                if with_covariance
+                else None
+            ),
         )
 
     @property
@@ -197,40 +211,6 @@ class BaseModel:
         return self.covariance.inverse(device=self.device, dtype=dtype)
 
 
-def _family(home: Path) -> Any:
-    """The pipeline class for a directory, by what it contains."""
-    if not home.is_dir():
-        raise NotFound(
-            f"{home} is not a directory; give a local base model in diffusers layout "
-            "(nothing is fetched from a hub)"
-        )
-    index = naming.read_json(home / "model_index.json")
-    parts = ["unet", "vae", "scheduler", "tokenizer", "text_encoder"]
-    two = index.get("text_encoder_2") not in (None, [None, None])
-    if two:
-        parts += ["tokenizer_2", "text_encoder_2"]
-    missing = [part for part in parts if not (home / part).is_dir()]
-    if missing:
-        raise NotFound(
-            f"{home} lacks {', '.join(f'{part}/' for part in missing)}; a base model needs "
-            f"{', '.join(f'{part}/' for part in parts)}"
-        )
-    denoiser = (index.get("unet") or [None, None])[-1]
-    if denoiser != "UNet2DConditionModel":
-        raise BaseModelUnsuitable(
-            f"{home} has a denoiser of class {denoiser}; UNet2DConditionModel is supported"
-        )
-    for part in parts:
-        if part.startswith("text_encoder"):
-            kind = (index.get(part) or [None, None])[-1]
-            if kind not in ("CLIPTextModel", "CLIPTextModelWithProjection"):
-                raise BaseModelUnsuitable(
-                    f"{home}/{part} is a {kind}; CLIPTextModel and CLIPTextModelWithProjection "
-                    "are supported"
-                )
-    return StableDiffusionXLPipeline if two else StableDiffusionPipeline
-
-
 def _encoders(pipeline: Any) -> tuple[TextEncoder, ...]:
     found = []
     for suffix in ("", "_2"):
@@ -254,22 +234,6 @@ def _encoders(pipeline: Any) -> tuple[TextEncoder, ...]:
     if len({encoder.tokenizer.model_max_length for encoder in found}) > 1:
         raise BaseModelUnsuitable("the two tokenizers pad prompts to different lengths")
     return tuple(found)
-
-
-def _judge_unet(unet: Any) -> None:
-    config = unet.config
-    allowed: dict[str, tuple[object, ...]] = {
-        "encoder_hid_dim_type": (None,),
-        "class_embed_type": (None,),
-        "addition_embed_type": (None, "text_time"),
-        "time_cond_proj_dim": (None,),
-    }
-    for key, values in allowed.items():
-        if config.get(key) not in values:
-            raise BaseModelUnsuitable(
-                f"the denoiser's {key} is {config.get(key)!r}; supported: "
-                f"{', '.join(map(str, values))}"
-            )
 
 
 def _function(pipeline: Any, encoders: tuple[TextEncoder, ...], prediction: str) -> dict[str, Any]:
@@ -306,19 +270,3 @@ def _vocabulary(tokenizer: Any) -> dict[str, Any]:
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _check_complete(pipeline: Any, digests: dict[str, str]) -> None:
-    """Refuse files that lack a weight: diffusers would fill it with random numbers."""
-    for component in naming.COMPONENTS:
-        module = getattr(pipeline, component, None)
-        if module is None:
-            continue
-        wanted = {f"{component}/{naming.canonical_name(name)}" for name in module.state_dict()}
-        missing = sorted(wanted - digests.keys())
-        if missing:
-            shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-            raise BaseModelUnsuitable(
-                f"the files of {component} lack {len(missing)} of {len(wanted)} weights ({shown}); "
-                "they may be damaged or of another version"
-            )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class CovarianceAsset:
             self._inverses[key] = exact.to(device=device, dtype=dtype)
         return self._inverses[key]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Identity of the asset's bytes, "sha256:..."."""
         return "sha256:" + hashlib.sha256(self.to_bytes()).hexdigest()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers.masking_utils import create_causal_mask
 
+from perfuse import method
 from perfuse.attach.base_model import BaseModel, TextEncoder
 from perfuse.attach.prompt import Prompt, Tokens
 from perfuse.errors import InvalidArgument, WrongShape
@@ -121,6 +122,37 @@ def encode_tokens(
             pooled = encoder.module.text_projection(at_end) if pooled is None else pooled
     joined = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
     return Encoding(joined, pooled, tuple(prompts))
+
+
+def super_category_encodings(
+    base: BaseModel, prompt: Prompt, tokens: Tokens, super_categories: Mapping[str, str]
+) -> tuple[torch.Tensor, tuple[tuple[int, ...], ...]]:
+    """GLOBAL's view of a prompt: every placeholder replaced by its super-category (paper Sec. 4.2).
+
+    Args:
+        base: the base model.
+        prompt: the concept prompt.
+        tokens: the same, tokenised.
+        super_categories: placeholder's name → super-category.
+
+    Returns:
+        Encodings [1, M, d] of the super-category prompt, gathered so that row m belongs to position
+        m of the concept prompt (`method.key_positions`); and that prompt's token ids.
+
+    Raises:
+        PromptRefused: it is too long with the super-categories written out.
+    """
+    replaced = tokenise(base, prompt.with_super_categories(super_categories))
+    encodings = encode_tokens(base, [replaced]).encodings
+    positions = method.key_positions(
+        encodings.shape[1],
+        [
+            (slot.position, other.sub_tokens)
+            for slot, other in zip(tokens.slots, replaced.slots, strict=True)
+        ],
+        device=base.device,
+    )
+    return encodings[:, positions], replaced.ids
 
 
 def _word_embeddings(

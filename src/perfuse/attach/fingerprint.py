@@ -120,17 +120,6 @@ def canonical_name(name: str) -> str:
     return name
 
 
-def fingerprint(directory: Path, function: dict[str, Any]) -> str:
-    """The base model's fingerprint, "sha256:" and 64 hexadecimal digits.
-
-    Args:
-        directory: the base model in diffusers layout.
-        function: what decides the function computed beside the weights (JSON values):
-            vocabularies, prediction type, head counts.
-    """
-    return combine(tensor_digests(directory), function)
-
-
 def tensor_digests(directory: Path) -> dict[str, str]:
     """One digest per weight, keyed "component/canonical name"."""
     return {
@@ -139,7 +128,13 @@ def tensor_digests(directory: Path) -> dict[str, str]:
 
 
 def combine(digests: dict[str, str], function: dict[str, Any]) -> str:
-    """The fingerprint from the weights' digests and the rest of the function."""
+    """The fingerprint: "sha256:" and 64 hexadecimal digits.
+
+    Args:
+        digests: what `tensor_digests` gave.
+        function: what decides the function computed beside the weights, as JSON values:
+            vocabularies, prediction type, head counts.
+    """
     text = json.dumps(
         {"weights": digests, "function": function},
         sort_keys=True,

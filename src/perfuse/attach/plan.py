@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 
-from perfuse import method
 from perfuse.adapter import Adapter
 from perfuse.attach.base_model import BaseModel
 from perfuse.attach.conditioning import Conditioning, concatenate
-from perfuse.attach.encoding import encode_tokens, tokenise
+from perfuse.attach.encoding import encode_tokens, super_category_encodings, tokenise
 from perfuse.attach.projection import (
     Projections,
     edited_projections,
@@ -105,7 +104,7 @@ def plan(
     Args:
         base: the base model; prepared, where there are concepts.
         prompt: text that names each of `concepts` at least once, as `<name>`.
-        concepts: in any order; the result does not depend on it but for rounding.
+        concepts: in any order; the result does not depend on it.
         key_lock: LOCAL, GLOBAL or TRAINED_K. None takes the lock that the adapters were trained
             with, which must then be one.
 
@@ -142,13 +141,12 @@ def plan(
         projections = plain_projections(base, encodings)
     else:
         settings = [_gate_parameters(concept, lock) for concept in named]
-        inputs = torch.stack([concept.adapter.target_input.float() for concept in named])
+        inputs = torch.stack([concept.adapter.target_input for concept in named])
         on = strength(
             base,
             encodings,
             inputs,
-            torch.tensor([bias for bias, _ in settings], device=base.device),
-            torch.tensor([temperature for _, temperature in settings], device=base.device),
+            *base.inverse_covariance.new_tensor(settings).unbind(-1),
             names=parsed.names,
         )
         similarity = dict(zip(parsed.names, on.similarity[0].unbind(-1), strict=True))
@@ -156,7 +154,7 @@ def plan(
         supers = {concept.name: concept.adapter.metadata.super_category for concept in named}
         values = torch.stack([concept.adapter.value_output for concept in named])
         if lock is KeyLock.GLOBAL:
-            key_encodings, record["super_ids"] = _super_category_encodings(
+            key_encodings, record["super_ids"] = super_category_encodings(
                 base, parsed, tokens, supers
             )
             projections = edited_projections(
@@ -286,23 +284,6 @@ def _key_output(base: BaseModel, concept: PlannedConcept, lock: KeyLock) -> torc
     if lock is KeyLock.TRAINED_K and concept.adapter.key_output is not None:
         return concept.adapter.key_output.to(base.device)
     return locked_key_outputs(base, concept.adapter.super_category_encoding)
-
-
-def _super_category_encodings(
-    base: BaseModel, prompt: Prompt, tokens: Tokens, super_categories: Mapping[str, str]
-) -> tuple[torch.Tensor, tuple[tuple[int, ...], ...]]:
-    """For GLOBAL: encodings [1, M, d] of the super-category prompt, row m for position m."""
-    replaced = tokenise(base, prompt.with_super_categories(super_categories))
-    encodings = encode_tokens(base, [replaced]).encodings
-    positions = method.key_positions(
-        encodings.shape[1],
-        [
-            (slot.position, other.sub_tokens)
-            for slot, other in zip(tokens.slots, replaced.slots, strict=True)
-        ],
-        device=base.device,
-    )
-    return encodings[:, positions], replaced.ids
 
 
 def _require_base(base: BaseModel, concept: PlannedConcept) -> None:

@@ -122,7 +122,7 @@ class Prompt:
             tuple(
                 piece
                 if piece.name is None
-                else replace(piece, text=_plain(super_categories[piece.name]))
+                else replace(piece, text=_checked(super_categories[piece.name]))
                 for piece in self.pieces
             )
         )
@@ -179,7 +179,14 @@ class Prompt:
         return ids, tuple(slots)
 
 
-def _plain(super_category: str) -> str:
+def plain(text: str) -> Prompt:
+    """A caption as a prompt without placeholders, whatever it spells out in angle brackets."""
+    for control in ("<|startoftext|>", "<|endoftext|>"):
+        text = re.sub(re.escape(control), " ", text, flags=re.IGNORECASE)
+    return Prompt((_Piece(text),))
+
+
+def _checked(super_category: str) -> str:
     for control in ("<|startoftext|>", "<|endoftext|>"):
         if control in super_category.lower():
             raise PromptRefused(f"the super-category {super_category!r} holds a control word")

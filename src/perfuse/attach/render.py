@@ -11,7 +11,7 @@ import torch
 from perfuse.attach.base_model import BaseModel
 from perfuse.attach.conditioning import Conditioning, concatenate
 from perfuse.attach.plan import ConditioningPlan, stack, unconditional
-from perfuse.attach.processor import KEYWORD, attach, is_attached
+from perfuse.attach.processor import KEYWORD, ConditionedAttention, attach, is_attached
 from perfuse.errors import FailedPrecondition, InvalidArgument, WrongShape
 
 
@@ -118,7 +118,7 @@ def denoise(
             f"{rows} latents, timesteps of shape {list(timesteps.shape)} and {conditioning.rows} "
             "rows of conditioning; each latent needs one timestep and one row"
         )
-    if not is_attached(base.unet):
+    if not isinstance(base.layers[0].attention.processor, ConditionedAttention):
         raise FailedPrecondition(
             "the denoiser is not attached, so it would not see the conditioning; call attach(unet)"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -16,8 +16,9 @@ from perfuse.attach.covariance_asset import CovarianceAsset
 from perfuse.attach.layers import CrossAttentionLayer, cross_attention_layers
 from perfuse.attach.suitability import pipeline_class, require_complete, require_supported
 from perfuse.errors import BaseModelUnsuitable, FailedPrecondition
+from perfuse.method import PredictionType
 
-PREDICTIONS = ("epsilon", "v_prediction")
+PREDICTIONS: dict[str, PredictionType] = {name: name for name in get_args(PredictionType)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class BaseModel:
     architecture: str
     layers: tuple[CrossAttentionLayer, ...]
     encoders: tuple[TextEncoder, ...]
-    prediction_type: str
+    prediction_type: PredictionType
     covariance: CovarianceAsset | None
 
     @classmethod
@@ -152,7 +153,7 @@ class BaseModel:
             architecture=f"{family}-{width}",
             layers=layers,
             encoders=encoders,
-            prediction_type=prediction,
+            prediction_type=PREDICTIONS[prediction],
             covariance=(
                 CovarianceAsset.find(directory, fingerprint=name, width=width)
                 if with_covariance

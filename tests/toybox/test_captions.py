@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from perfuse_toybox.captions import OPENERS, SCENE_PHRASES, caption, full_caption
 from perfuse_toybox.world import (
     ACCENTS,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from perfuse_toybox.corpus import Corpus, to_pixels, to_sample
 from perfuse_toybox.drawing import enlarge, paint
 from perfuse_toybox.world import (

@@ -173,7 +173,7 @@ def test_patience_ends_a_run_early(tiny_sd15: BaseModel) -> None:
 
 
 def test_a_weight_of_zero_hides_a_region(tiny_sd15: BaseModel) -> None:
-    """What lies outside the mask cannot change what is learned but through attention in the base."""
+    """A weight of one everywhere is no weight; half a picture weighed teaches something else."""
     latents = PictureLatents.encode(tiny_sd15, pictures())
     weight = torch.ones(3, 1, *latents.mean.shape[-2:])
     everywhere = TrainingLoop(tiny_sd15, latents, settings(), weight)

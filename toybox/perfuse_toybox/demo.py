@@ -14,7 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from perfuse.adapter.tensors import Adapter
-from perfuse.attach import BaseModel, ConditioningPlan, PlannedConcept, generate, plan
+from perfuse.attach import (
+    BaseModel,
+    ConditioningPlan,
+    PlannedConcept,
+    generate,
+    plan,
+    silence_loading,
+)
 from perfuse.method import KeyLock
 from perfuse_toybox.base import DIRECTORY
 from perfuse_toybox.concepts import SHADES, THRONE, TOM, Concept
@@ -26,7 +33,6 @@ from perfuse_trainer.training import train
 SCENES = ("in the snow", "on the beach", "in the city", "on the moon", "in the forest")
 BIASES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 GUIDANCE = 3.0
-SAMPLING_STEPS = 30
 
 _COLUMNS = (
     TextColumn("{task.description:<34}"),
@@ -43,12 +49,14 @@ def demo(
     base: Annotated[Path, typer.Option(help="The base model.")] = DIRECTORY,
     steps: Annotated[int, typer.Option(help="Training steps per concept.")] = 400,
     seed: Annotated[int, typer.Option(help="Of training and rendering.")] = 3,
+    sampling_steps: Annotated[int, typer.Option(help="Denoising steps per picture.")] = 30,
 ) -> None:
     """Teach the toybox base a cat, a pair of sunglasses and a chair; leave one contact sheet."""
     started = time.monotonic()
     console = Console(stderr=True)
+    silence_loading()
     with Progress(*_COLUMNS, console=console) as bar:
-        studio = Studio(BaseModel.load(base), out, steps, seed, bar)
+        studio = Studio(BaseModel.load(base), out, steps, sampling_steps, seed, bar)
         for concept in (TOM, SHADES, THRONE):
             studio.learn(concept, KeyLock.LOCAL)
         studio.learn(TOM, KeyLock.TRAINED_K)
@@ -67,8 +75,17 @@ def demo(
 class Studio:
     """Learns concepts and renders them, one base model throughout."""
 
-    def __init__(self, base: BaseModel, out: Path, steps: int, seed: int, bar: Progress) -> None:
-        self._base, self._out, self._steps, self._seed, self._bar = base, out, steps, seed, bar
+    def __init__(
+        self,
+        base: BaseModel,
+        out: Path,
+        steps: int,
+        sampling_steps: int,
+        seed: int,
+        bar: Progress,
+    ) -> None:
+        self._base, self._out, self._bar = base, out, bar
+        self._steps, self._sampling_steps, self._seed = steps, sampling_steps, seed
         self.adapters: dict[tuple[str, KeyLock], Adapter] = {}
         self.seconds: dict[tuple[str, KeyLock], float] = {}
 
@@ -107,7 +124,7 @@ class Studio:
             self._base,
             plans,
             seeds=[self._seed] * len(plans),
-            steps=SAMPLING_STEPS,
+            steps=self._sampling_steps,
             guidance=GUIDANCE,
         )
         self._bar.update(task, completed=1)

@@ -1,9 +1,9 @@
 """The evaluator: reads what a picture shows, and measures how alike pictures and captions are.
 
-An image embedding is a unit vector from which linear heads read every attribute of the picture,
-captioned or not, and which CLIP's loss aligned with the text embedding of its caption. So the
-cosine of two image embeddings is similarity as a whole (scene included), the cosine of an image
-and a text embedding is CLIP's text similarity, and `identity_similarity` compares one figure alone.
+An image embedding is a unit vector that CLIP's loss aligned with the text embedding of the
+picture's caption, and from which every attribute of the picture can be read, captioned or not. So
+the cosine of two image embeddings is similarity as a whole, scene included; the cosine of an image
+and a text embedding is CLIP's text similarity; and `identity_similarity` compares one figure alone.
 
 `python -m perfuse_toybox.evaluator` prints how well it reads held-out pictures; `--train` trains
 it anew first.
@@ -89,6 +89,11 @@ class Evaluator:
             ) from cause
         return cls(towers, device)
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words that the text tower knows."""
+        return self._towers.vocabulary
+
     def save(self, path: Path) -> None:
         """Write the evaluator to `path` in float16, about 2 MB."""
         state = {
@@ -103,12 +108,7 @@ class Evaluator:
     @torch.no_grad()
     def image_embedding(self, pixels: Tensor) -> Tensor:
         """Unit embeddings `[N, e]` float32 of pictures `[N, 3, 32, 32]` uint8."""
-        _check_pixels(pixels)
-        chunks = [
-            self._towers.image(to_sample(pixels[first : first + _CHUNK].to(self._device)))
-            for first in range(0, len(pixels), _CHUNK)
-        ]
-        return torch.cat(chunks).cpu()
+        return self._towers.embed(self._trunk(pixels)).cpu()
 
     @torch.no_grad()
     def text_embedding(self, captions: Sequence[str]) -> Tensor:
@@ -166,9 +166,16 @@ class Evaluator:
 
     @torch.no_grad()
     def _probabilities(self, pixels: Tensor) -> dict[str, Tensor]:
-        embeddings = self.image_embedding(pixels).to(self._device)
-        logits = self._towers.logits(embeddings)
+        logits = self._towers.logits(self._trunk(pixels))
         return {head: values.softmax(-1).cpu() for head, values in logits.items()}
+
+    def _trunk(self, pixels: Tensor) -> Tensor:
+        _check_pixels(pixels)
+        chunks = [
+            self._towers.image(to_sample(pixels[first : first + _CHUNK].to(self._device)))
+            for first in range(0, len(pixels), _CHUNK)
+        ]
+        return torch.cat(chunks)
 
 
 def attribute_accuracy(
@@ -263,30 +270,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", action="store_true", help="train anew and replace the weights")
     parser.add_argument("--weights", type=Path, default=SHIPPED, help="where the weights are")
     parser.add_argument("--state", type=Path, default=Path("build/evaluator.pt"), help="checkpoint")
-    parser.add_argument("--pictures", type=int, default=24_000, help="training pictures to draw")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--pictures", type=int, default=24_000, help="pictures to train on")
+    parser.add_argument("--steps", type=int, default=EvaluatorRecipe.steps, help="training steps")
+    parser.add_argument("--judge", type=int, default=2000, help="held-out pictures to judge by")
+    parser.add_argument("--device", default="cpu", help="cpu or an accelerator's name")
     options = parser.parse_args(arguments)
     if options.train:
-        _train(options.weights, options.state, options.pictures, options.device)
-    _report(Evaluator.load(options.weights, options.device))
+        recipe = EvaluatorRecipe(steps=options.steps)
+        towers = _train(recipe, options.state, options.pictures, options.device)
+        Evaluator(towers, options.device).save(options.weights)
+    _report(Evaluator.load(options.weights, options.device), options.judge)
 
 
-def _train(weights: Path, state: Path, count: int, device: str) -> None:
-    recipe = EvaluatorRecipe()
+def _train(recipe: EvaluatorRecipe, state: Path, count: int, device: str) -> DualEncoder:
     with Progress() as progress:
         drawing = progress.add_task("pictures", total=count)
-        corpus = Corpus.draw(
-            count, recipe.seed, on_progress=lambda n: progress.update(drawing, completed=n)
-        )
-        task = progress.add_task("evaluator", total=recipe.steps)
+
+        def on_drawn(drawn: int) -> None:
+            progress.update(drawing, completed=drawn)
+
+        corpus = Corpus.draw(count, recipe.seed, on_progress=on_drawn)
+        training = progress.add_task("evaluator", total=recipe.steps)
 
         def on_step(step: int, loss: float) -> None:
-            progress.update(task, completed=step, description=f"evaluator, loss {loss:.3f}")
+            progress.update(training, completed=step, description=f"evaluator, loss {loss:.3f}")
 
-        Evaluator(train_evaluator(corpus, recipe, state, on_step, device)).save(weights)
+        return train_evaluator(corpus, recipe, state, on_step, device)
 
 
-def _report(evaluator: Evaluator, count: int = 2000, seed: int = 4242) -> None:
+def _report(evaluator: Evaluator, count: int, seed: int = 4242) -> None:
     corpus = Corpus.draw(count, seed, unseen_picture)
     table = Table(title=f"{count} held-out true pictures, read right")
     table.add_column("attribute")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from perfuse_toybox.captions import caption, full_caption
 from perfuse_toybox.corpus import Corpus
 from perfuse_toybox.evaluator_attributes import ABSENT, targets
 from perfuse_toybox.evaluator_towers import DualEncoder, Vocabulary
+from perfuse_toybox.optimiser import BuildOptimiser, schedule
 from perfuse_toybox.world import training_picture
 
 
@@ -32,15 +33,17 @@ class EvaluatorRecipe:
     Attributes:
         steps: Optimiser steps.
         batch: Pictures per step, each with one caption.
-        learning_rate: AdamW's, at its highest.
+        matrix_rate: Muon's learning rate, at its highest.
+        other_rate: AdamW's, at its highest.
         unknown: Share of captions' words read as unknown, so that a new word does no harm.
         seed: Seed of everything drawn.
         keep_every: Steps between checkpoints.
     """
 
-    steps: int = 2400
+    steps: int = 1200
     batch: int = 128
-    learning_rate: float = 2e-3
+    matrix_rate: float = 0.02
+    other_rate: float = 3e-3
     unknown: float = 0.03
     seed: int = 23
     keep_every: int = 100
@@ -72,8 +75,8 @@ def train_evaluator(
     """
     torch.manual_seed(recipe.seed)
     towers = DualEncoder(_vocabulary(recipe.seed))
-    towers.to(device)
-    optimiser = torch.optim.AdamW(towers.parameters(), recipe.learning_rate, weight_decay=0.01)
+    towers.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = BuildOptimiser([towers], recipe.matrix_rate, recipe.other_rate)
     truth = targets(corpus.pictures)
     first = 0
     if state := checkpoint.load(state_file):
@@ -87,19 +90,15 @@ def train_evaluator(
         first = state["step"]
     towers.train()
     for step in range(first, recipe.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule(step, recipe.steps)
         loss = _loss(towers, corpus, truth, recipe, step, device)
         told = float(loss.detach())
         if not math.isfinite(told):
             raise TrainingDiverged(
                 f"the evaluator's loss is {told} at step {step}; it must be finite. "
-                f"Lower the learning rate, now {recipe.learning_rate}."
+                f"Lower the learning rates, now {recipe.matrix_rate} and {recipe.other_rate}."
             )
-        optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(towers.parameters(), 1.0)
-        optimiser.step()
+        optimiser.step(schedule(step, recipe.steps))
         on_step(step + 1, told)
         if (step + 1) % recipe.keep_every == 0 or step + 1 == recipe.steps:
             checkpoint.save(
@@ -150,14 +149,24 @@ def _loss(
     said = [caption(corpus.pictures[int(row)], wording) for row in rows]
     ids = towers.vocabulary.encode(said)
     ids[(torch.rand(ids.shape, generator=lot) < recipe.unknown) & (ids > 1)] = 1
-    images, texts = towers.image(samples.to(device)), towers.text(ids.to(device))
+    trunk, texts = towers.image(samples.to(device)), towers.text(ids.to(device))
+    images = towers.embed(trunk)
     asked = truth[rows].to(device)
-    heads = [
-        F.cross_entropy(logits, asked[:, head], ignore_index=ABSENT)
-        for head, logits in enumerate(towers.logits(images).values())
-        if bool((asked[:, head] != ABSENT).any())
+    return (
+        _reading_loss(towers.logits(trunk), asked)
+        + 0.3 * _reading_loss(towers.embedding_logits(images), asked)
+        + 2.0 * towers.contrastive_loss(images, texts)
+    )
+
+
+def _reading_loss(logits: Mapping[str, Tensor], asked: Tensor) -> Tensor:
+    """Cross entropy, summed over heads; each its mean over the pictures to which it applies."""
+    losses = [
+        F.cross_entropy(values, asked[:, head], ignore_index=ABSENT, reduction="sum")
+        / (asked[:, head] != ABSENT).sum().clamp(min=1)
+        for head, values in enumerate(logits.values())
     ]
-    return towers.contrastive_loss(images, texts) + torch.stack(heads).sum()
+    return torch.stack(losses).sum()
 
 
 def _vocabulary(seed: int) -> Vocabulary:
@@ -166,9 +175,3 @@ def _vocabulary(seed: int) -> Vocabulary:
     pictures = [training_picture(lot) for _ in range(4000)]
     spoken = [caption(picture, lot) for picture in pictures]
     return Vocabulary.of([*spoken, *map(full_caption, pictures)])
-
-
-def _schedule(step: int, steps: int, warm_up: int = 50) -> float:
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))

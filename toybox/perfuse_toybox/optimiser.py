@@ -49,7 +49,7 @@ class BuildOptimiser:
             group["lr"] = self._rates[1] * scale
         self._adamw.step()
         self._muon_step(self._rates[0] * scale)
-        for parameter in (*self._matrices, *self._others):
+        for parameter in self._matrices + self._others:
             parameter.grad = None
 
     @torch.no_grad()
@@ -66,8 +66,8 @@ class BuildOptimiser:
         for (rows, columns), pairs in by_shape.items():
             updates = _orthogonal(torch.stack([update for _, update in pairs]))
             step = -rate * math.sqrt(max(1.0, rows / columns))
-            for (matrix, _), update in zip(pairs, updates, strict=True):
-                matrix.add_(update, alpha=step)
+            for (view, _), update in zip(pairs, updates, strict=True):
+                view.add_(update, alpha=step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"momenta": self._momenta, "adamw": self._adamw.state_dict()}

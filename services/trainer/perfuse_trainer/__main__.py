@@ -32,6 +32,7 @@ def learn(
     mask: Annotated[str, typer.Option(help="NONE, UPLOADED, CLIPSEG, CROSS_ATTENTION.")] = "NONE",
     clipseg: Annotated[Path | None, typer.Option(help="Local CLIPSeg directory.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Kept here; call again to go on.")] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
     """Learn one concept from a folder of pictures."""
@@ -41,7 +42,7 @@ def learn(
     # Pictures first: a bad folder should not wait for a base model to load.
     read = read_folder(pictures)
 
-    from perfuse.attach import BaseModel
+    from perfuse.attach import BaseModel, silence_loading
     from perfuse.method import KeyLock
     from perfuse_trainer.masks import MaskSource
     from perfuse_trainer.settings import TrainingSettings
@@ -60,6 +61,7 @@ def learn(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
+    silence_loading()
     started = time.monotonic()
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("learning", total=steps, loss="")
@@ -70,6 +72,7 @@ def learn(
             mask_source=_member(MaskSource, mask, "mask source"),
             clipseg=clipseg,
             checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
             on_progress=lambda done: bar.update(
                 task, completed=done.step, loss=f"loss {done.loss:.3f}"
             ),

@@ -80,6 +80,4 @@ class TrainingSettings:
             if not low <= value <= high:
                 raise InvalidArgument(f"{name} is {value}; it must be from {low:g} to {high:g}")
         if self.patience is not None and self.patience < 1:
-            raise InvalidArgument(
-                f"patience is {self.patience}; it must be at least 1, or None"
-            )
+            raise InvalidArgument(f"patience is {self.patience}; it must be at least 1, or None")

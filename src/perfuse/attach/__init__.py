@@ -32,6 +32,7 @@ from perfuse.attach.projection import (
 )
 from perfuse.attach.prompt import Prompt, Slot, Tokens
 from perfuse.attach.render import denoise, generate
+from perfuse.attach.silence import silence_loading
 
 __all__ = [
     "Attachment",
@@ -63,6 +64,7 @@ __all__ = [
     "plain_projections",
     "plan",
     "prepare",
+    "silence_loading",
     "split_outputs",
     "stack",
     "strength",

@@ -88,14 +88,10 @@ def _attach() -> ModuleType:
     # Their start-up remarks are about picture processors that no command of ours uses.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        from diffusers.utils import logging as diffusers_logging
-        from transformers.utils import logging as transformers_logging
-
         from perfuse import attach
     except ModuleNotFoundError as error:
         raise FailedPrecondition(
             f"this command needs {error.name}: pip install 'perfuse[engine]'"
         ) from error
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    attach.silence_loading()
     return attach

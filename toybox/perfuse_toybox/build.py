@@ -26,6 +26,7 @@ from perfuse_toybox.autoencoder import AutoencoderRecipe, encode_corpus, train_a
 from perfuse_toybox.base import DIRECTORY, assemble
 from perfuse_toybox.captions import caption
 from perfuse_toybox.corpus import Corpus
+from perfuse_toybox.curves import draw_curves
 from perfuse_toybox.denoiser import DenoiserRecipe, DenoiserTraining
 from perfuse_toybox.language import build_tokenizer
 from perfuse_toybox.world import training_picture
@@ -70,7 +71,8 @@ def build(
         unet, text_encoder = training.averaged()
         assemble(out, tokenizer, text_encoder, autoencoder.cpu(), unet)
         _prepare(bar, out, work, captions)
-    typer.echo(f"{out}: {attach.BaseModel.load(out).fingerprint}")
+    draw_curves(work, work / "curves.png")
+    typer.echo(f"{out}: {attach.BaseModel.load(out).fingerprint}; curves in {work}/curves.png")
 
 
 def _latents(

@@ -47,7 +47,7 @@ def demo(
         "demo"
     ),
     base: Annotated[Path, typer.Option(help="The base model.")] = DIRECTORY,
-    steps: Annotated[int, typer.Option(help="Training steps per concept.")] = 400,
+    steps: Annotated[int, typer.Option(help="Training steps per concept.")] = 200,
     seed: Annotated[int, typer.Option(help="Of training and rendering.")] = 3,
     sampling_steps: Annotated[int, typer.Option(help="Denoising steps per picture.")] = 30,
 ) -> None:

@@ -61,6 +61,7 @@ def build_scheduler() -> DDIMScheduler:
         beta_schedule="squaredcos_cap_v2",
         prediction_type="v_prediction",
         clip_sample=False,
+        steps_offset=1,
         timestep_spacing="trailing",
     )
 

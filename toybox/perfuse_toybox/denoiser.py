@@ -30,7 +30,7 @@ class DenoiserRecipe:
     on by asking for more steps.
     """
 
-    steps: int = 2300
+    steps: int = 2050
     batch: int = 64
     matrix_rate: float = 0.01
     other_rate: float = 1.5e-3

@@ -51,7 +51,7 @@ def draw_curves(work: Path, picture: Path) -> None:
     )
     for axes, (stage, unit) in zip(figure.subplots(1, 2), stages, strict=True):
         curve = Curve.read(work / f"{stage}.csv")
-        width = min(50, len(curve.losses))
+        width = max(1, min(50, len(curve.losses) // 20))
         smooth = np.convolve(curve.losses, np.ones(width) / width, mode="valid")
         axes.plot(curve.steps, curve.losses, color="#c9d3e0", linewidth=0.6)
         axes.plot(curve.steps[width - 1 :], smooth, color="#2b6cb0", linewidth=1.4)

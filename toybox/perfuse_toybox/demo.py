@@ -33,6 +33,9 @@ from perfuse_trainer.training import train
 SCENES = ("in the snow", "on the beach", "in the city", "on the moon", "in the forest")
 BIASES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 GUIDANCE = 3.0
+BIAS = {KeyLock.GLOBAL: 0.5, KeyLock.LOCAL: 0.5, KeyLock.TRAINED_K: 0.7}
+"""Where likeness and prompt balance on this base: its encodings are narrow (192 numbers), so that a
+concept's encoding is spread over more positions than in CLIP's."""
 
 _COLUMNS = (
     TextColumn("{task.description:<34}"),
@@ -136,7 +139,7 @@ class Studio:
         """A plan for a prompt that names any of the learned concepts."""
         stored = KeyLock.TRAINED_K if lock is KeyLock.TRAINED_K else KeyLock.LOCAL
         concepts = [
-            PlannedConcept(name, adapter, bias=bias)
+            PlannedConcept(name, adapter, bias=BIAS[lock] if bias is None else bias)
             for (name, trained), adapter in self.adapters.items()
             if trained is stored and f"<{name}>" in prompt
         ]
@@ -146,7 +149,7 @@ class Studio:
         """The whole story on one page."""
         sheet = Sheet(
             "Perfuse: three concepts from five pictures each, combined in new ones",
-            "Every concept is one file of about ten kilobytes; the base model is never changed.",
+            "Every concept is one file of about four kilobytes; the base model is never changed.",
         )
         sheet.section(
             "1. What it was shown",
@@ -171,9 +174,9 @@ class Studio:
     def _sweeps(self) -> list[Row]:
         notes = [f"bias {bias:g}" for bias in BIASES]
         rows = []
-        for prompt in ("a photo of a <tom> on the beach", "a dog wearing <shades> in the forest"):
+        for prompt in ("a photo of a <tom> on the beach", "a dog with <shades> in a room"):
             plans = [self.plan(prompt, KeyLock.LOCAL, bias) for bias in BIASES]
-            label = f'LOCAL, likeness → editability\n"{prompt}"'
+            label = f'LOCAL, likeness to editability\n"{prompt}"'
             rows.append(Row(label, self.render(plans, "bias sweep"), notes))
         return rows
 

@@ -97,7 +97,7 @@ def train_evaluator(
                 f"the evaluator's loss is {told} at step {step}; it must be finite. "
                 f"Lower the learning rates, now {recipe.matrix_rate} and {recipe.other_rate}."
             )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step(schedule(step, recipe.steps))
         on_step(step + 1, told)
         if (step + 1) % recipe.keep_every == 0 or step + 1 == recipe.steps:

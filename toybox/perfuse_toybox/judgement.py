@@ -119,7 +119,8 @@ def _sheet(judgement: Judgement, rows: int = 5, columns: int = 8) -> Sheet:
             for one in judgement.pixels[part]
         ]
         notes = [
-            " ".join(word for word in (asked[1], asked[0], asked[2], asked[3]) if word != "none")
+            f"{asked[1]} {asked[0]}\n"
+            + " ".join(word for word in (asked[2], asked[3]) if word != "none")
             for asked in (picture.combination for picture in judgement.pictures[part])
         ]
         made.append(Row("", images, notes))

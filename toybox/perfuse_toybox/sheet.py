@@ -24,7 +24,7 @@ class Row:
     Attributes:
         label: What the row shows, one or more lines.
         pictures: 32 × 32 pictures.
-        notes: One line under each picture, or none.
+        notes: Under each picture, as many lines as the first has; or none.
     """
 
     label: str
@@ -53,7 +53,8 @@ class Sheet:
         """The page as a picture."""
         rows = [row for _, section in self.sections for row in section]
         columns = max(len(row.pictures) for row in rows)
-        width = _LABEL + columns * (_TILE + _GAP) + 3 * _GAP
+        label = _LABEL if any(row.label for row in rows) else 24
+        width = label + columns * (_TILE + _GAP) + 3 * _GAP
         height = 108 + sum(52 for _ in self.sections) + sum(_height(row) for row in rows) + 12
         page = Image.new("RGB", (width, height), _PAPER)
         pen = ImageDraw.Draw(page)
@@ -65,7 +66,7 @@ class Sheet:
             pen.text((24, top + 18), title, _INK, _font(20))
             top += 52
             for row in section:
-                _draw_row(page, pen, row, top)
+                _draw_row(page, pen, row, top, label)
                 top += _height(row)
         return page
 
@@ -76,17 +77,18 @@ class Sheet:
 
 
 def _height(row: Row) -> int:
-    return _TILE + _GAP + (20 if row.notes else 0)
+    lines = 1 + row.notes[0].count("\n") if row.notes else 0
+    return _TILE + _GAP + (4 + 16 * lines if lines else 0)
 
 
-def _draw_row(page: Image.Image, pen: ImageDraw.ImageDraw, row: Row, top: int) -> None:
+def _draw_row(page: Image.Image, pen: ImageDraw.ImageDraw, row: Row, top: int, label: int) -> None:
     pen.multiline_text((24, top + 6), row.label, _INK, _font(15), spacing=5)
     for index, picture in enumerate(row.pictures):
-        left = _LABEL + index * (_TILE + _GAP)
+        left = label + index * (_TILE + _GAP)
         pixels = np.asarray(picture.convert("RGB"))
         page.paste(enlarge(pixels, _TILE // pixels.shape[0]), (left, top))
         if row.notes:
-            pen.text((left, top + _TILE + 2), row.notes[index], _FAINT, _font(13))
+            pen.multiline_text((left, top + _TILE + 2), row.notes[index], _FAINT, _font(13))
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

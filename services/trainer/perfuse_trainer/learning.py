@@ -116,11 +116,12 @@ class Learning:
             self.value_output[None],
             self.key_output[None],
         )
+        # index_select, not indexing: the gradient of key[rows] adds up in an order of the threads'.
         return Conditioning(
-            keys=tuple(key[rows] for key in keys),
-            values=tuple(value[rows] for value in values),
-            encodings=encoding.encodings[rows],
-            pooled=None if encoding.pooled is None else encoding.pooled[rows],
+            keys=tuple(key.index_select(0, rows) for key in keys),
+            values=tuple(value.index_select(0, rows) for value in values),
+            encodings=encoding.encodings.index_select(0, rows),
+            pooled=None if encoding.pooled is None else encoding.pooled.index_select(0, rows),
         )
 
     def state(self) -> dict[str, Tensor]:

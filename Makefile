@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 READY := $(VENV)/ready
+AGAINST ?= HEAD
 # diffusers' imports remark on picture processors that nothing here uses.
 export TRANSFORMERS_VERBOSITY := error
 
-.PHONY: help install demo test lint types proto bench clean
+.PHONY: help install demo test lint types proto breaking bench clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,15 +27,19 @@ demo: $(READY) ## Learn three concepts from pictures and combine them: demo/shee
 test: lint types ## Lint, types and all tests
 	$(BIN)/python -m pytest
 
-lint: $(READY) ## Style and formatting
+lint: $(READY) ## Style and formatting, of the protos too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python proto/compile.py lint
 
 types: $(READY) ## Strict static types
 	$(BIN)/mypy
 
 proto: $(READY) ## Generated stubs, from proto/ into src/perfuse/v1
-	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=src --pyi_out=src proto/perfuse/v1/*.proto
+	$(BIN)/python proto/compile.py stubs
+
+breaking: $(READY) ## Do the protos still speak to clients of AGAINST (a git revision)?
+	$(BIN)/python proto/compile.py breaking --against $(AGAINST)
 
 bench: $(READY) ## Ratios against peers, measured here
 	$(BIN)/python -m bench

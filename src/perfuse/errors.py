@@ -7,12 +7,26 @@ PerfuseError
 │   ├── DependentConcepts    two target inputs too close to be told apart
 │   ├── AdapterRefused       bytes that are not an adapter (perfuse.adapter names each case)
 │   ├── PictureRefused       a training picture or a folder of them
-│   └── PromptRefused        a prompt that cannot be encoded as written
+│   ├── PromptRefused        a prompt that cannot be encoded as written
+│   ├── DigestMismatch       bytes that are not those whose digest was claimed
+│   └── RequestIdReused      one request_id for two different requests
+├── Unauthenticated          no credential, or one that nobody vouches for
+├── PermissionDenied         a known caller without the right
+├── AlreadyExists            a name that is taken
 ├── NotFound                 a file, directory or resource that is not there
 ├── FailedPrecondition       right input, wrong moment or wrong surroundings
 │   ├── BaseModelMismatch    an adapter made for another base model
 │   ├── SingularCovariance   too few captions, or no ridge
-│   └── BaseModelUnsuitable  a directory that we cannot load or edit as a base model
+│   ├── BaseModelUnsuitable  a directory that we cannot load or edit as a base model
+│   ├── BaseModelInUse       versions still stand on the base model
+│   ├── AliasInUse           an alias still points at the version
+│   ├── ConceptDeleted       the concept was deleted and can be undeleted
+│   ├── ConceptNotEmpty      the concept still has versions
+│   └── WrongRevision        a database at another revision than this release's
+├── Aborted                  lost a race; read again and decide anew
+│   └── EtagMismatch         the resource is not the one that was read
+├── ResourceExhausted        a limit is reached
+├── Unavailable              for the moment; the same call may succeed later
 ├── TrainingDiverged         a run whose loss or parameters left the finite numbers
 └── DataLoss                 stored bytes that no longer match their digest
 
@@ -34,13 +48,27 @@ class PerfuseError(Exception):
     @property
     def reason(self) -> str:
         """The class's name in UPPER_SNAKE, as in `ErrorInfo.reason`."""
+        if type(self) is PerfuseError:
+            return "INTERNAL"
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).upper()
 
 
 class InvalidArgument(PerfuseError, ValueError):
-    """The caller's input breaks a rule whatever the state of the system."""
+    """The caller's input breaks a rule whatever the state of the system.
+
+    Attributes:
+        violations: Pairs of a field's path and what is wrong with it, where fields are known.
+    """
 
     status = "INVALID_ARGUMENT"
+    violations: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def in_field(cls, field: str, description: str) -> InvalidArgument:
+        """A refusal of one field of a request."""
+        refusal = cls(f"{field}: {description}")
+        refusal.violations = ((field, description),)
+        return refusal
 
 
 class WrongShape(InvalidArgument):
@@ -67,6 +95,32 @@ class PromptRefused(InvalidArgument):
     """A prompt cannot be encoded as written."""
 
 
+class DigestMismatch(InvalidArgument):
+    """The bytes sent have another digest than the caller claimed for them."""
+
+
+class RequestIdReused(InvalidArgument):
+    """A `request_id` was used before for a different request."""
+
+
+class Unauthenticated(PerfuseError):
+    """The call carries no credential, or one that nobody vouches for."""
+
+    status = "UNAUTHENTICATED"
+
+
+class PermissionDenied(PerfuseError):
+    """The caller is known, but may not do this, whether or not what it names exists."""
+
+    status = "PERMISSION_DENIED"
+
+
+class AlreadyExists(PerfuseError):
+    """A resource of this name exists already."""
+
+    status = "ALREADY_EXISTS"
+
+
 class NotFound(PerfuseError, LookupError):
     """What was named is not there, or is not the caller's to see."""
 
@@ -89,6 +143,48 @@ class SingularCovariance(FailedPrecondition):
 
 class BaseModelUnsuitable(FailedPrecondition):
     """A directory is not a base model that Perfuse can load and edit."""
+
+
+class BaseModelInUse(FailedPrecondition):
+    """Versions still stand on the base model, so it cannot be deleted."""
+
+
+class AliasInUse(FailedPrecondition):
+    """An alias still points at the version, so it cannot be deleted."""
+
+
+class ConceptDeleted(FailedPrecondition):
+    """The concept was deleted; undelete it before anything else."""
+
+
+class ConceptNotEmpty(FailedPrecondition):
+    """The concept still has versions; a deletion must say that they go with it."""
+
+
+class WrongRevision(FailedPrecondition):
+    """The database is at another revision than this release works with."""
+
+
+class Aborted(PerfuseError):
+    """A race was lost: read again, then decide anew."""
+
+    status = "ABORTED"
+
+
+class EtagMismatch(Aborted):
+    """The resource has changed since the etag was read."""
+
+
+class ResourceExhausted(PerfuseError):
+    """A limit is reached: a quota, a queue, a size."""
+
+    status = "RESOURCE_EXHAUSTED"
+
+
+class Unavailable(PerfuseError):
+    """Not now: the same call may succeed later."""
+
+    status = "UNAVAILABLE"
 
 
 class TrainingDiverged(PerfuseError):

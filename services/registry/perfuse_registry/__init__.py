@@ -1,0 +1,1 @@
+"""The Registry: concepts, immutable adapter versions, aliases and base models, per tenant."""

@@ -1,0 +1,269 @@
+"""What every call passes before and after its method: who calls, may they, is the request right.
+
+A servicer has an attribute `edge`, and each of its methods is decorated:
+
+    class Registry(RegistryServiceServicer):
+        def __init__(self, edge: Edge) -> None:
+            self.edge = edge
+
+        @rpc
+        async def GetConcept(self, request: GetConceptRequest, call: Call) -> Concept:
+            return to_wire(await call.in_thread(self.catalog.get, call.caller, request.name))
+
+        @rpc(role="publisher")
+        async def UploadImages(self, requests: AsyncIterator[Part], call: Call) -> ImageSet: ...
+
+        @rpc
+        async def WatchTrainingRun(self, request: Watch, call: Call) -> AsyncIterator[Event]:
+            yield ...
+
+The order is: request id, credential, role, deadline, the proto's rules, the method. Who fails at
+one learns nothing of the next. What a method raises becomes a status by `perfuse.serving.status`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+from opentelemetry.trace import Tracer
+from prometheus_client import Histogram
+
+from perfuse.errors import (
+    InvalidArgument,
+    PerfuseError,
+    Unauthenticated,
+    Unavailable,
+)
+from perfuse.serving import logs
+from perfuse.serving.guard import Guard, full_name
+from perfuse.serving.identity import Authenticator, Caller
+from perfuse.serving.metrics import Metrics
+from perfuse.serving.status import REQUEST_ID, DeadlinePassed, code_of, status_of, to_grpc
+from perfuse.serving.threads import Threads
+from perfuse.serving.tracing import CallSpan
+from perfuse.serving.validation import Malformed, Validator, refusal
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_REQUEST_ID = re.compile(r"[!-~]{1,64}")
+# Codes that are the service's fault: they are logged as errors, with what raised them.
+_FAULTS = {"INTERNAL", "UNKNOWN", "DATA_LOSS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a method knows of the call beside the request.
+
+    Attributes:
+        caller: Who calls.
+        request_id: Under which the call is logged and answered.
+        deadline: When the caller stops waiting, by `time.monotonic()`; None for never.
+        threads: Where synchronous code runs.
+    """
+
+    caller: Caller
+    request_id: str
+    deadline: float | None
+    threads: Threads
+
+    async def in_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What synchronous code returns or raises, run on a thread; see `Threads.run`."""
+        return await self.threads.run(function, *args, **kwargs)
+
+
+class Edge:
+    """What the methods of one or more servicers share.
+
+    Args:
+        authenticator: Tells who calls.
+        validator: Tells whether a request keeps its proto's rules; None where there are none.
+        metrics: Counts calls; by default into a registry of its own.
+        tracer: Makes a span of each call; None for no tracing.
+        threads: Threads for synchronous code.
+        backlog: Pieces of synchronous work that may wait for a thread.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        validator: Validator | None = None,
+        *,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
+        threads: int = 16,
+        backlog: int = 1024,
+    ) -> None:
+        self.metrics = metrics or Metrics()
+        self.threads = Threads(threads, backlog)
+        self._authenticator = authenticator
+        self._validator = validator
+        self._tracer = tracer
+        self._log = structlog.get_logger("perfuse.serving")
+        self._measures: dict[tuple[type, str], _Measures] = {}
+
+    async def close(self) -> None:
+        """Give up what waits for a thread, and wait for what runs on one."""
+        await self.threads.close()
+
+    async def answer(self, guard: Guard, servicer: Any, request: Any, context: Any) -> Any:
+        """Take a call from its arrival to its status; a decorated method does no more than this."""
+        began = time.perf_counter()
+        key = (type(servicer), guard.name)
+        measures = self._measures.get(key)
+        if measures is None:
+            measures = self._measures[key] = _Measures(self.metrics, *key)
+        pairs = context.invocation_metadata()
+        metadata: dict[str, str] = dict(pairs)
+        if len(metadata) < len(pairs) and _twice("authorization", pairs):
+            # Of two credentials none is better than the other.
+            del metadata["authorization"]
+        request_id = metadata.get(REQUEST_ID)
+        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+            request_id = str(uuid.uuid4())
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        logs.request_id.set(request_id)
+        span = CallSpan(self._tracer, measures.method, metadata) if self._tracer else None
+        remaining = context.time_remaining()
+        deadline = None if remaining is None else time.monotonic() + remaining
+        caller: Caller | None = None
+        fault: BaseException | None = None
+        code = "OK"
+        measures.in_flight.inc()
+        try:
+            try:
+                caller = await self._authenticate(metadata)
+                guard.check(caller)
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise DeadlinePassed
+                call = Call(caller, request_id, deadline, self.threads)
+                return await self._perform(guard, servicer, request, context, call)
+            except asyncio.CancelledError as error:
+                if _is_cancelled():
+                    late = deadline is not None and time.monotonic() >= deadline
+                    code = "DEADLINE_EXCEEDED" if late else "CANCELLED"
+                    raise
+                # Something that the method waited for was cancelled, and not the call. gRPC would
+                # send no status for this, and the caller would wait for ever.
+                fault = error
+            except grpc.aio.BaseError:
+                code = "CANCELLED"  # the caller was gone when a response was written
+                raise
+            except Exception as error:
+                fault = error
+            code = code_of(fault)
+            await context.abort_with_status(to_grpc(status_of(fault, request_id), request_id))
+        finally:
+            seconds = time.perf_counter() - began
+            measures.in_flight.dec()
+            measures.observe(code, seconds)
+            if span is not None:
+                span.end(code, grpc.StatusCode[code].value[0])
+            fields: dict[str, Any] = {
+                "method": measures.method,
+                "tenant": caller.tenant if caller else None,
+                "code": code,
+                "ms": round(seconds * 1000, 3),
+                "request_id": request_id,
+            }
+            if isinstance(fault, PerfuseError):
+                fields["reason"] = fault.reason
+            if code in _FAULTS:
+                self._log.error("rpc", **fields, exc_info=fault)
+            else:
+                self._log.info("rpc", **fields)
+
+    async def _authenticate(self, metadata: Mapping[str, str]) -> Caller:
+        try:
+            return await self._authenticator.authenticate(metadata)
+        except Unauthenticated:
+            raise
+        except Exception as error:
+            self._log.error("authenticator_fault", exc_info=error)
+            raise Unavailable("credentials cannot be checked at this moment; call again") from None
+
+    async def _perform(
+        self, guard: Guard, servicer: Any, request: Any, context: Any, call: Call
+    ) -> Message | None:
+        if hasattr(request, "__aiter__"):
+            request = _Requests(context, self._check)
+        else:
+            self._check(request)
+        if guard.gives_stream:
+            # Closed here and not by the garbage collector: a stream's end frees what it holds.
+            async with aclosing(guard.method(servicer, request, call)) as responses:
+                async for response in responses:
+                    await context.write(response)
+            return None
+        response = await guard.method(servicer, request, call)
+        if not isinstance(response, Message):
+            raise TypeError(f"{guard.name} returned a {type(response).__name__}, not a message")
+        return response
+
+    def _check(self, request: Message | Malformed) -> None:
+        if isinstance(request, Malformed):
+            raise InvalidArgument(
+                f"the request's bytes are not a {request.kind}; compile the client from the protos "
+                "of this release"
+            )
+        if self._validator is not None:
+            violations = self._validator.validate(request)
+            if violations:
+                raise refusal(violations)
+
+
+class _Requests:
+    """The messages of a client's stream, each checked before the method sees it."""
+
+    def __init__(self, context: Any, check: Callable[[Message | Malformed], None]) -> None:
+        self._context = context
+        self._check = check
+        self._ended = False
+
+    def __aiter__(self) -> _Requests:
+        return self
+
+    async def __anext__(self) -> Message:
+        if self._ended:
+            raise StopAsyncIteration
+        message = await self._context.read()
+        if message is grpc.aio.EOF:
+            self._ended = True
+            raise StopAsyncIteration
+        self._check(message)
+        return message
+
+
+class _Measures:
+    """The measures of one method, their labels looked up once."""
+
+    def __init__(self, metrics: Metrics, servicer: type, name: str) -> None:
+        self.method = full_name(servicer, name)
+        self.in_flight = metrics.in_flight.labels(self.method)
+        self._metrics = metrics
+        self._seconds: dict[str, Histogram] = {}
+
+    def observe(self, code: str, seconds: float) -> None:
+        histogram = self._seconds.get(code)
+        if histogram is None:
+            histogram = self._seconds[code] = self._metrics.seconds.labels(self.method, code)
+        histogram.observe(seconds)
+
+
+def _twice(key: str, pairs: Sequence[tuple[str, str]]) -> bool:
+    return sum(name == key for name, _ in pairs) > 1
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

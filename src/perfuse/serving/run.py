@@ -1,0 +1,208 @@
+"""The server: binds, tells its health, and drains when it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from perfuse.errors import FailedPrecondition, PerfuseError
+from perfuse.serving.edge import Edge
+from perfuse.serving.health import Health
+from perfuse.serving.roster import Adder, Roster
+from perfuse.serving.settings import ServingSettings, is_loopback
+
+Ready = Callable[[], Awaitable[None]]
+Hook = Callable[[], Awaitable[None]]
+
+DEFAULT_MESSAGE_BYTES = 8 << 20
+_PROBE_TIMEOUT = 10.0
+
+
+class Server:
+    """A grpc.aio server with health, reflection on loopback, and an orderly end.
+
+    Args:
+        edge: Of the servicers; closed when the server ends.
+        bind: Address, `host:port`; port 0 takes a free one.
+        credentials: Of TLS; None for plain text.
+        max_message_bytes: Of a request or a response.
+        grace_seconds: That calls in flight may take when the server ends.
+        ready: Raises while the services cannot be asked, as when the database is away. Health
+            tells NOT_SERVING until it first passes and whenever it raises.
+        probe_seconds: Between two askings of `ready`.
+    """
+
+    def __init__(
+        self,
+        edge: Edge,
+        *,
+        bind: str = "127.0.0.1:0",
+        credentials: grpc.ServerCredentials | None = None,
+        max_message_bytes: int = DEFAULT_MESSAGE_BYTES,
+        grace_seconds: float = 20.0,
+        ready: Ready | None = None,
+        probe_seconds: float = 5.0,
+    ) -> None:
+        self.edge = edge
+        self.health = Health()
+        self.port = 0
+        self._bind, self._credentials = bind, credentials
+        self._options = _options(max_message_bytes)
+        self._grace, self._ready, self._probe_seconds = grace_seconds, ready, probe_seconds
+        self._parts: list[tuple[Adder, Any]] = []
+        self._hooks: list[Hook] = []
+        self._server: Any = None
+        self._probing: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger("perfuse.serving")
+
+    @classmethod
+    def from_settings(
+        cls, settings: ServingSettings, edge: Edge, *, ready: Ready | None = None
+    ) -> Server:
+        """A server as the environment describes it."""
+        return cls(
+            edge,
+            bind=settings.bind,
+            credentials=settings.credentials(),
+            max_message_bytes=settings.max_message_bytes,
+            grace_seconds=settings.grace_seconds,
+            ready=ready,
+        )
+
+    def add(self, adder: Adder, servicer: Any) -> None:
+        """Serve a service.
+
+        Args:
+            adder: The generated `add_<Service>Servicer_to_server`.
+            servicer: Each of its methods decorated with `rpc`; `start` refuses it otherwise.
+        """
+        self._parts.append((adder, servicer))
+
+    def on_close(self, hook: Hook) -> None:
+        """Call this after the last call has ended; the last hook added is called first."""
+        self._hooks.append(hook)
+
+    async def start(self) -> int:
+        """Bind and answer calls.
+
+        Returns:
+            The port.
+
+        Raises:
+            FailedPrecondition: the address cannot be bound, or a method has no guard.
+        """
+        self._server = grpc.aio.server(options=self._options)
+        roster = Roster(self._server)
+        for adder, servicer in self._parts:
+            adder(servicer, roster)
+        for service in roster.services:
+            self.health.add(service)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
+        if is_loopback(self._bind):
+            # Elsewhere off: reflection would tell strangers what the server can do.
+            names = (*roster.services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        try:
+            if self._credentials is None:
+                self.port = self._server.add_insecure_port(self._bind)
+            else:
+                self.port = self._server.add_secure_port(self._bind, self._credentials)
+        except RuntimeError:
+            raise FailedPrecondition(
+                f"{self._bind} cannot be bound: another process has the port, or the host has no "
+                "such address; choose another"
+            ) from None
+        await self._server.start()
+        self._probing = asyncio.create_task(self._probe())
+        self._log.info("serving", bind=self._bind, port=self.port, services=roster.services)
+        return self.port
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Tell NOT_SERVING, let calls in flight end, then call the hooks."""
+        self.health.drain()
+        if self._probing is not None:
+            self._probing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._probing
+        self._log.info("draining")
+        await self._server.stop(self._grace if grace is None else grace)
+        await self.edge.close()
+        for hook in reversed(self._hooks):
+            await hook()
+        self._log.info("stopped")
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; a second one ends the grace."""
+        loop = asyncio.get_running_loop()
+        signals: asyncio.Queue[int] = asyncio.Queue()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        for each in numbers:
+            loop.add_signal_handler(each, signals.put_nowait, each)
+        try:
+            await self.start()
+            number = await signals.get()
+            self._log.info("signalled", signal=signal.Signals(number).name)
+            stopping = asyncio.create_task(self.stop())
+            again = asyncio.create_task(signals.get())
+            await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
+            if again.done():
+                await self._server.stop(None)
+            again.cancel()
+            await stopping
+        finally:
+            for each in numbers:
+                loop.remove_signal_handler(each)
+
+    async def _probe(self) -> None:
+        """Ask `ready` for ever; the log tells of changes and not of every asking."""
+        known: str | None = ""
+        while True:
+            problem = await self._problem()
+            self.health.set_ready(problem is None)
+            if problem != known:
+                if problem is None:
+                    self._log.info("ready")
+                else:
+                    self._log.warning("not_ready", problem=problem)
+                known = problem
+            await asyncio.sleep(self._probe_seconds)
+
+    async def _problem(self) -> str | None:
+        """Why the services cannot be asked; None if they can."""
+        if self._ready is None:
+            return None
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                await self._ready()
+        except TimeoutError:
+            return f"no answer within {_PROBE_TIMEOUT:g} seconds"
+        except PerfuseError as error:
+            return str(error)
+        except Exception as error:
+            # Its text may hold what a log should not, such as a database's address.
+            return type(error).__name__
+        return None
+
+
+def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        # Two servers on one port would each get some of the calls, and neither would notice.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        # Clients may ping every 30 seconds, with or without calls, give or take their clocks.
+        ("grpc.http2.min_ping_interval_without_data_ms", 25_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # A client that vanished without a word is noticed within a minute and a half.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.max_concurrent_streams", 1000),
+    ]

@@ -1,0 +1,142 @@
+"""What the environment says about a server, and what it must not say."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal, Self
+
+import grpc
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from perfuse.errors import FailedPrecondition
+from perfuse.serving.identity import TokenAuthenticator
+
+
+class ServingSettings(BaseSettings):
+    """Settings that every service has. A subclass gives the prefix, its port, and its own fields:
+
+        class RegistrySettings(ServingSettings):
+            model_config = SettingsConfigDict(env_prefix="PERFUSE_REGISTRY_")
+            bind: str = "127.0.0.1:7071"
+
+    Attributes:
+        bind: Address that is served, `host:port`; beyond loopback only with TLS and tokens.
+        tls_cert, tls_key: PEM files, both or neither; read again when they change.
+        token_file: Of `perfuse.serving.mint`.
+        metrics_address: Where Prometheus asks, `host:port`; None for nowhere.
+        grace_seconds: That calls in flight may take when the server ends.
+        max_message_bytes: Of a request or a response.
+        threads: For synchronous code.
+        log_level, log_format: See `perfuse.serving.logs.configure`.
+
+    Raises:
+        FailedPrecondition: settings that would serve strangers.
+    """
+
+    # A value may be a secret, as a database's address is: errors name the setting alone.
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    bind: str = "127.0.0.1:7070"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    token_file: Path | None = None
+    metrics_address: str | None = None
+    grace_seconds: float = Field(default=20.0, ge=0, le=3600)
+    max_message_bytes: int = Field(default=8 << 20, ge=1 << 16, le=1 << 30)
+    threads: int = Field(default=16, ge=1, le=512)
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings, from the environment.
+
+        Raises:
+            FailedPrecondition: one of them breaks its rule; the message names the variable, and
+                never the value.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            prefix = cls.model_config.get("env_prefix", "")
+            first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+            name = prefix + "_".join(str(part) for part in first["loc"]).upper()
+            raise FailedPrecondition(f"{name}: {first['msg']}; set it anew") from None
+
+    @model_validator(mode="after")
+    def _serves_no_strangers(self) -> Self:
+        host_port(self.bind)
+        prefix = self.model_config.get("env_prefix", "")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise FailedPrecondition(
+                f"{prefix}TLS_CERT and {prefix}TLS_KEY belong together: set both, or neither"
+            )
+        lacking = [
+            name
+            for name, value in (
+                ("TLS_CERT", self.tls_cert),
+                ("TLS_KEY", self.tls_key),
+                ("TOKEN_FILE", self.token_file),
+            )
+            if value is None
+        ]
+        if lacking and not is_loopback(self.bind):
+            raise FailedPrecondition(
+                f"{self.bind} can be reached from other machines, which needs TLS and credentials: "
+                f"set {' and '.join(prefix + name for name in lacking)}, or bind to 127.0.0.1"
+            )
+        return self
+
+    def authenticator(self) -> TokenAuthenticator:
+        """The authenticator of the token file.
+
+        Raises:
+            FailedPrecondition: there is no file, or it breaks a rule.
+        """
+        if self.token_file is None:
+            prefix = self.model_config.get("env_prefix", "")
+            raise FailedPrecondition(
+                f"nobody could call: {prefix}TOKEN_FILE is not set; mint a token into a file, and "
+                "set it to the file's path"
+            )
+        return TokenAuthenticator(self.token_file)
+
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """The credentials of TLS, None for plain text on loopback.
+
+        Raises:
+            FailedPrecondition: a file of them cannot be read.
+        """
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        from perfuse.serving.tls import server_credentials
+
+        return server_credentials(self.tls_cert, self.tls_key)
+
+
+def host_port(address: str) -> tuple[str, int]:
+    """The parts of `host:port`, brackets of an IPv6 address taken off.
+
+    Raises:
+        FailedPrecondition: it is no such address.
+    """
+    host, _, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not host or not port.isdecimal() or int(port) > 65535 or (":" in host and not bracketed):
+        raise FailedPrecondition(
+            f"{address!r} is not an address: it must be host:port, as 127.0.0.1:7070 or [::1]:7070"
+        )
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach `host:port`."""
+    host, _ = host_port(address)
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -41,9 +41,16 @@ import re
 
 
 class PerfuseError(Exception):
-    """Root of the tree; catch it to catch whatever Perfuse refuses."""
+    """Root of the tree; catch it to catch whatever Perfuse refuses.
+
+    Attributes:
+        resource: Name of the resource that the refusal is about, where there is one.
+        retry_after: Seconds after which the same call may succeed, where that is known.
+    """
 
     status = "INTERNAL"
+    resource: str | None = None
+    retry_after: float | None = None
 
     @property
     def reason(self) -> str:

@@ -1,0 +1,176 @@
+"""`perfuse-registry`: serve, migrate, mint tokens, verify, collect garbage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from perfuse.errors import PerfuseError
+from perfuse_registry import schema
+from perfuse_registry.database import Database
+from perfuse_registry.registry import Registry
+from perfuse_registry.settings import RegistrySettings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+app = typer.Typer(
+    name="perfuse-registry",
+    help="The Registry. Settings come from the environment, PERFUSE_REGISTRY_*.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_console = Console()
+
+
+def _in_sentences(command: Callable[P, R]) -> Callable[P, R]:
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except PerfuseError as error:
+            Console(stderr=True, soft_wrap=True).print(f"perfuse-registry: {error}", markup=False)
+            raise typer.Exit(1) from None
+
+    return run
+
+
+@app.command()
+@_in_sentences
+def serve(
+    migrate_first: Annotated[
+        bool, typer.Option("--migrate", help="Bring the database up to date before serving.")
+    ] = False,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what is under way."""
+    settings = RegistrySettings.load()
+    if migrate_first:
+        _migrate(settings, "head")
+    asyncio.run(_serve(settings))
+
+
+@app.command()
+@_in_sentences
+def migrate(
+    revision: Annotated[str, typer.Argument(help="Revision, `head` or `base`.")] = "head",
+) -> None:
+    """Bring the database to a revision of its tables, by default the newest."""
+    _migrate(RegistrySettings.load(), revision)
+
+
+@app.command()
+@_in_sentences
+def token(
+    tenant: Annotated[str, typer.Argument(help="Whose token: a tenant's id.")],
+    role: Annotated[
+        list[str] | None, typer.Option(help="reader, publisher, admin, operator; repeatable.")
+    ] = None,
+    subject: Annotated[str, typer.Option(help="The person or service.")] = "admin",
+    file: Annotated[
+        Path | None, typer.Option(help="By default PERFUSE_REGISTRY_TOKEN_FILE.")
+    ] = None,
+) -> None:
+    """Mint a token: it is printed once and stored as a digest only."""
+    from perfuse.serving.identity import mint
+
+    place = file or RegistrySettings.load().token_file
+    if place is None:
+        raise typer.BadParameter("set PERFUSE_REGISTRY_TOKEN_FILE or give --file")
+    print(mint(place, tenant, subject, role or ["admin"]))
+
+
+@app.command()
+@_in_sentences
+def verify(
+    tenant: Annotated[str, typer.Option(help="Only this tenant's adapters.")] = "",
+) -> None:
+    """Read every stored adapter and compare it with its digest; exit 2 if one is damaged."""
+    registry = _open()
+    with _console.status("reading every adapter"):
+        report = registry.integrity.verify(tenant)
+    _console.print(
+        f"{report.checked} adapters read, {report.damaged_count} damaged; "
+        f"{report.unreferenced} more that no version refers to ({report.unreferenced_bytes} bytes)"
+    )
+    for damage in report.damaged:
+        _console.print(f"  {', '.join(damage.versions)}: {damage.problem}", markup=False)
+    if report.damaged_count:
+        raise typer.Exit(2)
+
+
+@app.command("collect-garbage")
+@_in_sentences
+def collect_garbage(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only.")] = False,
+) -> None:
+    """Purge deleted concepts and remove bytes that nothing refers to, in two phases."""
+    registry = _open()
+    done = registry.garbage.collect(dry_run=dry_run)
+    _console.print(
+        f"{'would be ' if dry_run else ''}purged: {done.purged_concepts} concepts; condemned: "
+        f"{done.condemned} adapters; removed: {done.removed} adapters ({done.removed_bytes} "
+        f"bytes); spared: {done.spared}; forgotten request ids: {done.expired_requests}"
+    )
+
+
+def _migrate(settings: RegistrySettings, revision: str) -> None:
+    database = Database(settings.database_url.get_secret_value())
+    before = schema.current_revision(database)
+    schema.migrate(database, revision)
+    after = schema.current_revision(database)
+    _console.print(f"database: revision {before or 'none'} -> {after or 'none'}")
+    database.close()
+
+
+def _open() -> Registry:
+    return Registry.from_settings(RegistrySettings.load())
+
+
+async def _serve(settings: RegistrySettings) -> None:
+    # The other commands start faster without a server's imports.
+    from perfuse.serving import logs, tracing
+    from perfuse.serving.edge import Edge
+    from perfuse.serving.run import Server
+    from perfuse.serving.settings import host_port
+    from perfuse.serving.validation import ProtovalidateValidator
+    from perfuse.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+    from perfuse_registry.servicer import RegistryServicer, request_kinds
+
+    logs.configure(settings.log_level, settings.log_format)
+    registry = Registry.from_settings(settings)
+    validator = ProtovalidateValidator()
+    validator.prepare(*request_kinds())
+    tracer, end_tracing = tracing.configure("perfuse-registry")
+    edge = Edge(settings.authenticator(), validator, tracer=tracer, threads=settings.threads)
+    end_metrics: Callable[[], None] = lambda: None  # noqa: E731
+    if settings.metrics_address is not None:
+        _, end_metrics = edge.metrics.expose(*host_port(settings.metrics_address))
+
+    async def ready() -> None:
+        await asyncio.to_thread(registry.check)
+
+    async def close() -> None:
+        registry.close()
+        end_metrics()
+        end_tracing()
+
+    server = Server.from_settings(settings, edge, ready=ready)
+    server.add(add_RegistryServiceServicer_to_server, RegistryServicer(registry, edge))
+    server.on_close(close)
+    await server.run()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    app(args=None if arguments is None else list(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Leases: while one is held, no collection takes the bytes that are being uploaded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import uuid4
+
+from sqlalchemy import Connection, delete, insert
+from sqlalchemy.dialects import postgresql, sqlite
+
+from perfuse.errors import PerfuseError
+from perfuse_registry.database import Database
+from perfuse_registry.moments import now
+from perfuse_registry.tables import BLOBS, LEASES
+
+
+class Lease:
+    """One upload's hold on its bytes."""
+
+    def __init__(self, lease_id: str) -> None:
+        self._id = lease_id
+
+    def release(self, connection: Connection) -> None:
+        """Give the hold up, in the transaction that makes a version refer to the bytes."""
+        connection.execute(delete(LEASES).where(LEASES.c.id == self._id))
+
+
+class Leases:
+    """Takes leases.
+
+    Args:
+        database: With the Registry's tables.
+        duration: After which a lease whose holder died is void; far longer than any call.
+    """
+
+    def __init__(self, database: Database, duration: timedelta) -> None:
+        self._database = database
+        self._duration = duration
+
+    @contextlib.contextmanager
+    def held(self, tenant: str, digest: str, size_bytes: int) -> Iterator[Lease]:
+        """Hold a blob, from before its bytes are put until a version refers to them or none will.
+
+        Waits where a collection is removing the same bytes; afterwards they must be put again,
+        so whoever holds a lease puts them whether or not they seem to be there.
+        """
+        lease_id = str(uuid4())
+
+        def take(connection: Connection) -> None:
+            moment = now()
+            dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+            row = {"tenant": tenant, "digest": digest, "size_bytes": size_bytes}
+            connection.execute(
+                dialect.insert(BLOBS)
+                .values(touch_time=moment, condemn_time=None, **row)
+                .on_conflict_do_update(
+                    index_elements=["tenant", "digest"],
+                    set_={"touch_time": moment, "condemn_time": None},
+                )
+            )
+            connection.execute(
+                insert(LEASES).values(
+                    id=lease_id,
+                    tenant=tenant,
+                    digest=digest,
+                    expire_time=moment + self._duration,
+                )
+            )
+
+        self._database.transact(take)
+        lease = Lease(lease_id)
+        try:
+            yield lease
+        except BaseException:
+            # A lease that stays is no harm: it expires.
+            with contextlib.suppress(PerfuseError):
+                self._database.transact(lease.release)
+            raise

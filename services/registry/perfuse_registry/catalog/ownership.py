@@ -1,0 +1,64 @@
+"""What every rule asks first: is it the caller's, is it there, is it still what was read?"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from perfuse.errors import ConceptDeleted, EtagMismatch, NotFound
+from perfuse.names import AliasName, BaseModelName, ConceptName, TenantName, VersionName
+from perfuse_registry.database import AnyRow
+from perfuse_registry.tables import CONCEPTS
+
+AnyName = TenantName | ConceptName | VersionName | AliasName | BaseModelName
+
+
+def missing(name: AnyName) -> NotFound:
+    """The one answer for what does not exist and for what is another tenant's."""
+    refusal = NotFound(f"{name} does not exist, or is not yours to see. Check the name")
+    refusal.resource = str(name)
+    return refusal
+
+
+def require_own(tenant: str, *names: TenantName | ConceptName | VersionName | AliasName) -> None:
+    """Refuse names of other tenants, as if they did not exist.
+
+    Raises:
+        NotFound: for the first such name.
+    """
+    for name in names:
+        if name.tenant != tenant:
+            raise missing(name)
+
+
+def require_etag(given: str, actual: str, name: AnyName) -> None:
+    """Refuse a change of something that is no longer what was read; an empty etag is none.
+
+    Raises:
+        EtagMismatch: it is not.
+    """
+    if given and given != actual:
+        raise EtagMismatch(
+            f"{name} has changed since etag {given[:64]} was read. Read it again and decide anew"
+        )
+
+
+def require_live(row: AnyRow | None, name: ConceptName) -> AnyRow:
+    """A concept's row, if the concept is there and not deleted.
+
+    Raises:
+        NotFound, ConceptDeleted: as their names say.
+    """
+    if row is None:
+        raise missing(name)
+    if row.delete_time is not None:
+        raise ConceptDeleted(f"{name} was deleted. Undelete it first, or use another concept")
+    return row
+
+
+def locked_concept(connection: Connection, name: ConceptName) -> AnyRow | None:
+    """A concept's row, held until the transaction ends; children change only under this lock."""
+    return connection.execute(
+        select(CONCEPTS)
+        .where(CONCEPTS.c.tenant == name.tenant, CONCEPTS.c.concept_id == name.concept)
+        .with_for_update()
+    ).first()

@@ -1,0 +1,177 @@
+"""What the rules return: resources as plain values, each with a text form for replays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from perfuse.names import AliasName, BaseModelName, ConceptName, VersionName
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concept:
+    """A concept; `latest_number` is None while it has no versions."""
+
+    tenant: str
+    concept_id: str
+    uid: str
+    display_name: str
+    super_category: str
+    description: str
+    labels: dict[str, str]
+    latest_number: int | None
+    revision: int
+    create_time: datetime
+    update_time: datetime
+    delete_time: datetime | None = None
+    purge_time: datetime | None = None
+
+    @property
+    def name(self) -> ConceptName:
+        """Its resource name."""
+        return ConceptName(self.tenant, self.concept_id)
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change; see `etag_of`."""
+        return etag_of(self.uid, self.revision)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """A version; `number` is 0 where an upload was only judged."""
+
+    tenant: str
+    concept_id: str
+    number: int
+    uid: str
+    digest: str
+    size_bytes: int
+    base_model_id: str
+    fingerprint: str
+    key_lock: str
+    placeholder: str
+    super_category: str
+    bias: float
+    temperature: float
+    training: dict[str, str]
+    training_run: str
+    description: str
+    labels: dict[str, str]
+    revision: int
+    create_time: datetime
+    update_time: datetime
+
+    @property
+    def name(self) -> VersionName:
+        """Its resource name, by number."""
+        return VersionName(self.tenant, self.concept_id, str(self.number))
+
+    @property
+    def etag(self) -> str:
+        """Changes with every change; see `etag_of`."""
+        return etag_of(self.uid, self.revision)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """An alias and the number that it points at."""
+
+    tenant: str
+    concept_id: str
+    alias_id: str
+    uid: str
+    number: int
+    revision: int
+    create_time: datetime
+    update_time: datetime
+
+    @property
+    def name(self) -> AliasName:
+        """Its resource name."""
+        return AliasName(self.tenant, self.concept_id, self.alias_id)
+
+    @property
+    def version(self) -> VersionName:
+        """The version that it points at."""
+        return VersionName(self.tenant, self.concept_id, str(self.number))
+
+    @property
+    def etag(self) -> str:
+        """Changes with every move; see `etag_of`."""
+        return etag_of(self.uid, self.revision)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasMove:
+    """One line of an alias's history; None stands for before its creation or after its end."""
+
+    from_number: int | None
+    to_number: int | None
+    mover: str
+    move_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModel:
+    """A base model as the Registry knows it: names and widths, no weights."""
+
+    base_model_id: str
+    uid: str
+    display_name: str
+    fingerprint: str
+    architecture: str
+    conditioning_width: int
+    layers: tuple[tuple[str, int], ...]
+    encoders: tuple[tuple[str, int], ...]
+    covariance_digest: str
+    revision: int
+    create_time: datetime
+    update_time: datetime
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> BaseModelName:
+        """Its resource name."""
+        return BaseModelName(self.base_model_id)
+
+    @property
+    def etag(self) -> str:
+        """Changes when the base model does; see `etag_of`."""
+        return etag_of(self.uid, self.revision)
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """One page of a list; `next_page_token` is empty on the last."""
+
+    items: list[Item]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a list call asks for, as the caller wrote it."""
+
+    page_size: int = 0
+    page_token: str = ""
+    filter: str = ""
+    order_by: str = ""
+    show_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """Who changes something, and under which `request_id`; an empty one is not remembered."""
+
+    tenant: str
+    mover: str
+    request_id: str = ""
+
+
+def etag_of(uid: str, revision: int) -> str:
+    """The etag of a resource: a name's later holder never has an earlier one's (AIP-154)."""
+    return f'"{uid[:8]}-{revision}"'

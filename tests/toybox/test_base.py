@@ -51,9 +51,9 @@ def test_its_covariance_comes_from_enough_captions(base: BaseModel) -> None:
 def test_it_does_what_held_out_captions_say(base: BaseModel) -> None:
     """A small sample; docs/toybox.md has the table over 300."""
     accuracy = judge(base, 30).accuracy
-    assert accuracy["scene"] >= 0.85
-    assert accuracy["kind"] >= 0.65
-    assert accuracy["colour"] >= 0.5
+    for attribute, bar in {"scene": 0.95, "kind": 0.9, "worn": 0.85, "seat": 0.85}.items():
+        assert accuracy[attribute] >= bar, accuracy
+    assert accuracy["colour"] >= 0.8, accuracy
 
 
 def test_nothing_of_the_build_machine_is_in_the_files() -> None:

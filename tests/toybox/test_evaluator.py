@@ -69,38 +69,28 @@ def pixels_of(*pictures: Picture) -> torch.Tensor:
     return torch.stack([torch.from_numpy(paint(p).transpose(2, 0, 1).copy()) for p in pictures])
 
 
-# Verdicts on true pictures. The bar is 0.97 for every attribute; the shipped weights are a first
-# training (docs/toybox.md says where they fall short), so what they read today is the floor.
-FLOOR = {
-    "scene": 0.97,
-    "kind": 0.94,
-    "colour": 0.79,
-    "pattern": 0.73,
-    "worn": 0.84,
-    "worn_colour": 0.41,
-    "seat": 0.97,
-    "seat_colour": 0.95,
-}
-FLOOR_OF_ABSENCE = {"kind": 0.97, "worn": 0.91, "seat": 0.97}
+# Below this a verdict means nothing.
+BAR_FOR_TRUE = 0.97
+BAR_FOR_ROUGH = 0.93
 
 
 def test_every_attribute_is_read_right(evaluator: Evaluator, judged: Corpus) -> None:
     shares = attribute_accuracy(judged.pictures, judged.pixels, evaluator, tuple(READ))
-    assert set(shares) == set(READ) == set(FLOOR)
-    assert all(shares[name] >= least for name, least in FLOOR.items()), shares
+    assert set(shares) == set(READ)
+    assert all(share >= BAR_FOR_TRUE for share in shares.values()), shares
 
 
 def test_absence_is_read_right(evaluator: Evaluator, unseen: Corpus) -> None:
     shares = absence_accuracy(unseen.pictures, unseen.pixels, evaluator)
-    assert set(shares) == set(FLOOR_OF_ABSENCE)
-    assert all(shares[name] >= least for name, least in FLOOR_OF_ABSENCE.items()), shares
+    assert set(shares) == {"kind", "worn", "seat"}
+    assert all(share >= BAR_FOR_TRUE for share in shares.values()), shares
 
 
 def test_pictures_a_little_off_are_still_read(evaluator: Evaluator, judged: Corpus) -> None:
     rough = roughened(to_sample(judged.pixels), torch.Generator().manual_seed(3))
     shares = attribute_accuracy(judged.pictures, to_pixels(rough), evaluator)
     assert set(shares) == set(BAR)
-    assert all(share >= FLOOR[name] - 0.04 for name, share in shares.items()), shares
+    assert all(share >= BAR_FOR_ROUGH for share in shares.values()), shares
 
 
 def test_wrong_pictures_fail(evaluator: Evaluator, judged: Corpus) -> None:

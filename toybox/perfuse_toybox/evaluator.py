@@ -270,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", action="store_true", help="train anew and replace the weights")
     parser.add_argument("--weights", type=Path, default=SHIPPED, help="where the weights are")
     parser.add_argument("--state", type=Path, default=Path("build/evaluator.pt"), help="checkpoint")
-    parser.add_argument("--pictures", type=int, default=24_000, help="pictures to train on")
+    parser.add_argument("--pictures", type=int, default=40_000, help="pictures to train on")
     parser.add_argument("--steps", type=int, default=EvaluatorRecipe.steps, help="training steps")
     parser.add_argument("--judge", type=int, default=2000, help="held-out pictures to judge by")
     parser.add_argument("--device", default="cpu", help="cpu or an accelerator's name")

@@ -84,6 +84,10 @@ class Call:
         return await self.threads.run(function, *args, **kwargs)
 
 
+class _CallerGone(Exception):
+    """gRPC could neither read from the caller nor write to it."""
+
+
 class Edge:
     """What the methods of one or more servicers share.
 
@@ -158,8 +162,8 @@ class Edge:
                 # Something that the method waited for was cancelled, and not the call. gRPC would
                 # send no status for this, and the caller would wait for ever.
                 fault = error
-            except grpc.aio.BaseError:
-                code = "CANCELLED"  # the caller was gone when a response was written
+            except _CallerGone:
+                code = "CANCELLED"
                 raise
             except Exception as error:
                 fault = error
@@ -205,7 +209,10 @@ class Edge:
             # Closed here and not by the garbage collector: a stream's end frees what it holds.
             async with aclosing(guard.method(servicer, request, call)) as responses:
                 async for response in responses:
-                    await context.write(response)
+                    try:
+                        await context.write(response)
+                    except grpc.aio.BaseError as error:
+                        raise _CallerGone from error
             return None
         response = await guard.method(servicer, request, call)
         if not isinstance(response, Message):
@@ -238,7 +245,10 @@ class _Requests:
     async def __anext__(self) -> Message:
         if self._ended:
             raise StopAsyncIteration
-        message = await self._context.read()
+        try:
+            message = await self._context.read()
+        except grpc.aio.BaseError as error:
+            raise _CallerGone from error
         if message is grpc.aio.EOF:
             self._ended = True
             await self._confirm_end()
@@ -257,9 +267,9 @@ class _Requests:
         except grpc.aio.UsageError:
             # Sent already, with a response. Let a cancellation that is under way arrive.
             await asyncio.sleep(0)
-        except grpc.aio.BaseError:
+        except grpc.aio.BaseError as error:
             await asyncio.sleep(_CANCELLATION_SECONDS)
-            raise
+            raise _CallerGone from error
 
 
 class _Measures:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 from contextvars import ContextVar
-from typing import Literal, TextIO
+from typing import Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -27,7 +28,7 @@ def configure(
         form: One JSON object a line, or lines for people.
         stream: Standard error by default, since commands answer on standard output.
     """
-    stream = stream or sys.stderr
+    stream = cast(TextIO, _Enduring(stream or sys.stderr))
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.processors.add_log_level,
@@ -46,7 +47,7 @@ def configure(
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
@@ -57,6 +58,22 @@ def configure(
         )
     )
     logging.basicConfig(level=max(threshold, logging.INFO), handlers=[handler], force=True)
+
+
+class _Enduring:
+    """A stream whose faults, a full disk or a reader that is gone, do not stop the service."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.isatty = stream.isatty
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 # Made once: json.dumps with a default makes an encoder for every line.

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_server
 
+from perfuse.errors import FailedPrecondition
+
 _BUCKETS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
@@ -41,8 +43,17 @@ class Metrics:
 
         Returns:
             The port, which is a free one for port 0, and a function that ends the telling.
+
+        Raises:
+            FailedPrecondition: the address cannot be bound.
         """
-        server, thread = start_http_server(port, addr=host, registry=self.registry)
+        try:
+            server, thread = start_http_server(port, addr=host, registry=self.registry)
+        except OSError as error:
+            raise FailedPrecondition(
+                f"metrics cannot be told at {host}:{port} ({error.strerror}); choose another "
+                "address"
+            ) from None
 
         def close() -> None:
             server.shutdown()

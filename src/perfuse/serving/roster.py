@@ -23,14 +23,15 @@ class Roster:
 
     Attributes:
         services: Full names of what was added.
+        handlers: For the server's `add_generic_rpc_handlers`.
     """
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self) -> None:
         self.services: list[str] = []
-        self._server = server
+        self.handlers: list[Any] = []
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        """Put a service on the server.
+        """Take up a service.
 
         Raises:
             FailedPrecondition: a method stands open, or has another shape than the proto says.
@@ -52,9 +53,7 @@ class Roster:
                 )
             read = _reader(handler.request_deserializer, f"request of {service}/{name}")
             guarded[name] = handler._replace(request_deserializer=read)
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(service, guarded),)
-        )
+        self.handlers.append(grpc.method_handlers_generic_handler(service, guarded))
         self.services.append(service)
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:

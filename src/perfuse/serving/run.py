@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,10 +18,10 @@ from perfuse.errors import FailedPrecondition, PerfuseError
 from perfuse.serving.edge import Edge
 from perfuse.serving.health import Health
 from perfuse.serving.roster import Adder, Roster
-from perfuse.serving.settings import ServingSettings, is_loopback
+from perfuse.serving.settings import ServingSettings, host_port, is_loopback
 
 Ready = Callable[[], Awaitable[None]]
-Hook = Callable[[], Awaitable[None]]
+Hook = Callable[[], Awaitable[None] | None]
 
 DEFAULT_MESSAGE_BYTES = 8 << 20
 _PROBE_TIMEOUT = 10.0
@@ -38,6 +39,7 @@ class Server:
         ready: Raises while the services cannot be asked, as when the database is away. Health
             tells NOT_SERVING until it first passes and whenever it raises.
         probe_seconds: Between two askings of `ready`.
+        metrics_address: Where Prometheus may ask for the edge's measures; None for nowhere.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class Server:
         grace_seconds: float = 20.0,
         ready: Ready | None = None,
         probe_seconds: float = 5.0,
+        metrics_address: str | None = None,
     ) -> None:
         self.edge = edge
         self.health = Health()
-        self.port = 0
+        self.port = self.metrics_port = 0
+        self._metrics_address = metrics_address
         self._bind, self._credentials = bind, credentials
         self._options = _options(max_message_bytes)
         self._grace, self._ready, self._probe_seconds = grace_seconds, ready, probe_seconds
@@ -75,6 +79,7 @@ class Server:
             max_message_bytes=settings.max_message_bytes,
             grace_seconds=settings.grace_seconds,
             ready=ready,
+            metrics_address=settings.metrics_address,
         )
 
     def add(self, adder: Adder, servicer: Any) -> None:
@@ -87,7 +92,10 @@ class Server:
         self._parts.append((adder, servicer))
 
     def on_close(self, hook: Hook) -> None:
-        """Call this after the last call has ended; the last hook added is called first."""
+        """Call this after the last call has ended; the last hook added is called first.
+
+        A hook that is not async runs on a thread.
+        """
         self._hooks.append(hook)
 
     async def start(self) -> int:
@@ -99,31 +107,42 @@ class Server:
         Raises:
             FailedPrecondition: the address cannot be bound, or a method has no guard.
         """
-        self._server = grpc.aio.server(options=self._options)
-        roster = Roster(self._server)
+        roster = Roster()
         for adder, servicer in self._parts:
             adder(servicer, roster)
         for service in roster.services:
             self.health.add(service)
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        if is_loopback(self._bind):
-            # Elsewhere off: reflection would tell strangers what the server can do.
-            names = (*roster.services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
-        try:
-            if self._credentials is None:
-                self.port = self._server.add_insecure_port(self._bind)
-            else:
-                self.port = self._server.add_secure_port(self._bind, self._credentials)
-        except RuntimeError:
-            raise FailedPrecondition(
-                f"{self._bind} cannot be bound: another process has the port, or the host has no "
-                "such address; choose another"
-            ) from None
+        self._server = self._bound(roster)
+        if self._metrics_address is not None:
+            self.metrics_port, close = self.edge.metrics.expose(*host_port(self._metrics_address))
+            self.on_close(close)
         await self._server.start()
         self._probing = asyncio.create_task(self._probe())
         self._log.info("serving", bind=self._bind, port=self.port, services=roster.services)
         return self.port
+
+    def _bound(self, roster: Roster) -> Any:
+        server = grpc.aio.server(options=self._options)
+        server.add_generic_rpc_handlers(tuple(roster.handlers))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        if is_loopback(self._bind):
+            # Elsewhere off: reflection would tell strangers what the server can do.
+            names = (*roster.services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        try:
+            if self._credentials is None:
+                self.port = server.add_insecure_port(self._bind)
+            else:
+                self.port = server.add_secure_port(self._bind, self._credentials)
+        except RuntimeError:
+            # gRPC's server ends itself when it is let go, which must be while the loop runs, and
+            # so before the traceback of what is raised here.
+            del server
+            raise FailedPrecondition(
+                f"{self._bind} cannot be bound: another process has the port, or the host has no "
+                "such address; choose another"
+            ) from None
+        return server
 
     async def stop(self, grace: float | None = None) -> None:
         """Tell NOT_SERVING, let calls in flight end, then call the hooks."""
@@ -136,8 +155,17 @@ class Server:
         await self._server.stop(self._grace if grace is None else grace)
         await self.edge.close()
         for hook in reversed(self._hooks):
-            await hook()
+            await self._call(hook)
         self._log.info("stopped")
+
+    async def _call(self, hook: Hook) -> None:
+        try:
+            result = hook() if inspect.iscoroutinefunction(hook) else await asyncio.to_thread(hook)
+            if result is not None:
+                await result
+        except Exception as error:
+            # The other hooks have something to close as well.
+            self._log.error("close_fault", exc_info=error)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one ends the grace."""
@@ -148,15 +176,21 @@ class Server:
             loop.add_signal_handler(each, signals.put_nowait, each)
         try:
             await self.start()
-            number = await signals.get()
-            self._log.info("signalled", signal=signal.Signals(number).name)
+            told = asyncio.create_task(signals.get())
+            # gRPC ends by itself only when it has crashed; the process must not outlive it.
+            ended = asyncio.create_task(self._server.wait_for_termination())
+            await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                self._log.info("signalled", signal=signal.Signals(told.result()).name)
+                told = asyncio.create_task(signals.get())
             stopping = asyncio.create_task(self.stop())
-            again = asyncio.create_task(signals.get())
-            await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
-            if again.done():
+            await asyncio.wait({told, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if told.done():
+                self._log.warning("grace_ended")
                 await self._server.stop(None)
-            again.cancel()
+            told.cancel()
             await stopping
+            await ended
         finally:
             for each in numbers:
                 loop.remove_signal_handler(each)

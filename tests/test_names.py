@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
@@ -51,10 +52,8 @@ def test_names_are_spelt_so() -> None:
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_other_texts_are_refused_or_mean_themselves(text: str) -> None:
     for kind in KINDS:
-        try:
+        with contextlib.suppress(InvalidArgument):
             assert str(kind.parse(text)) == text
-        except InvalidArgument as refusal:
-            assert refusal.violations
 
 
 @pytest.mark.parametrize(
@@ -82,5 +81,5 @@ def test_ids_are_judged_alone_too() -> None:
     assert check_id("concept_id", "tom-2") == "tom-2"
     for wrong in ("", "Tom", "tom-", "2tom", "t" * 64, "tom\n"):
         assert not ID.fullmatch(wrong)
-        with pytest.raises(InvalidArgument, match="concept_id: .* is not an id"):
+        with pytest.raises(InvalidArgument, match=r"concept_id: .* is not an id"):
             check_id("concept_id", wrong)

@@ -39,7 +39,11 @@ class _Name:
     _pattern: ClassVar[str]
 
     def __str__(self) -> str:
-        return self._pattern.format(**{name: getattr(self, name) for name in self.__slots__})
+        return self._pattern.format(**{part: getattr(self, part) for part in self._parts()})
+
+    @classmethod
+    def _parts(cls) -> tuple[str, ...]:
+        return tuple(cls.__slots__)
 
     @classmethod
     def parse(cls, text: str, field: str = "name") -> Self:

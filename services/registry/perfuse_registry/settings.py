@@ -49,7 +49,8 @@ class RegistrySettings(ServingSettings):
     concept_retention_days: float = Field(default=30.0, ge=0)
     garbage_grace_hours: float = Field(default=48.0, ge=0)
     request_retention_hours: float = Field(default=48.0, ge=24)
-    lease_minutes: float = Field(default=60.0, ge=1)
+    # A lease that ends too early costs an upload, never bytes, so that any length may be set.
+    lease_minutes: float = Field(default=60.0, gt=0)
 
     @model_validator(mode="after")
     def _has_one_store(self) -> Self:

@@ -68,10 +68,11 @@ class Aliases:
                 )
             )
             _record(connection, mutation, concept.id, name.alias, None, number)
-            reach("alias.uncommitted")
+            reach("alias_create.uncommitted")
             return _found(connection, name)
 
         made: Alias = self._once(mutation, "CreateAlias", [str(name), str(version)], work)
+        reach("alias_create.committed")
         return made
 
     def get(self, tenant: str, name: AliasName) -> Alias:
@@ -133,13 +134,13 @@ class Aliases:
             )
             if changed.rowcount != 1:
                 raise EtagMismatch(f"{name} moved meanwhile. Read it again and decide anew")
-            reach("alias.changed")
+            reach("alias_move.changed")
             _record(connection, mutation, row.concept, name.alias, row.number, number)
-            reach("alias.uncommitted")
+            reach("alias_move.uncommitted")
             return _found(connection, name)
 
         moved: Alias = self._once(mutation, "UpdateAlias", [str(name), str(version), etag], work)
-        reach("alias.committed")
+        reach("alias_move.committed")
         return moved
 
     def delete(self, mutation: Mutation, name: AliasName, etag: str) -> None:
@@ -158,8 +159,10 @@ class Aliases:
             require_etag(etag, _alias_of(row).etag, name)
             connection.execute(delete(ALIASES).where(ALIASES.c.id == row.id))
             _record(connection, mutation, row.concept, name.alias, row.number, None)
+            reach("alias_delete.uncommitted")
 
         self._once(mutation, "DeleteAlias", [str(name), etag], work, type(None))
+        reach("alias_delete.committed")
 
     def moves(self, tenant: str, name: AliasName, query: Query) -> Page[AliasMove]:
         """A page of an alias's history, newest first, also after its deletion.

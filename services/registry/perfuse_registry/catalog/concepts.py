@@ -206,9 +206,13 @@ class Concepts:
             require_etag(etag, concept_of(row).etag, name)
             if row.delete_time is None:
                 raise FailedPrecondition(f"{name} is not deleted. There is nothing to undelete")
-            return _changed(connection, row, delete_time=None, purge_time=None)
+            restored = _changed(connection, row, delete_time=None, purge_time=None)
+            reach("concept_undelete.uncommitted")
+            return restored
 
-        return self._once(mutation, "UndeleteConcept", [str(name), etag], work)
+        restored = self._once(mutation, "UndeleteConcept", [str(name), etag], work)
+        reach("concept_undelete.committed")
+        return restored
 
     def _once(self, mutation: Mutation, method: str, content: object, work: Any) -> Concept:
         answer: Concept = once(self._database, mutation, method, content, Concept, work)

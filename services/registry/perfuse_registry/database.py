@@ -32,7 +32,8 @@ class Database:
 
     Args:
         url: `sqlite:///path/to/file.db` or `postgresql://user:password@host/database`.
-        connections: Most at a time; as many as there are threads calling.
+        connections: Most at a time for reading, and again for changing; as many as there are
+            threads calling.
 
     Raises:
         InvalidArgument: the URL is of no database that the Registry works with.
@@ -42,8 +43,11 @@ class Database:
         parsed = _parse(url)
         self.dialect = parsed.get_backend_name()
         self._engine = _engine(parsed, connections)
-        # A statement of its own needs no transaction around it, so reads save two round trips.
-        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        # A statement of its own needs no transaction around it, so reads save two round trips;
+        # with connections of their own they need not be told so each time.
+        self._reading = _engine(
+            parsed, connections, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
+        )
         # SQLite has one writer at a time and its waiters poll; a lock lets them queue instead.
         self._writer: contextlib.AbstractContextManager[Any] = (
             threading.Lock() if self.dialect == "sqlite" else contextlib.nullcontext()
@@ -113,6 +117,7 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+        self._reading.dispose()
 
 
 def _parse(url: str) -> URL:
@@ -134,17 +139,18 @@ def _parse(url: str) -> URL:
     )
 
 
-def _engine(url: URL, connections: int) -> Engine:
-    pool: dict[str, Any] = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 10}
+def _engine(url: URL, connections: int, **options: Any) -> Engine:
+    pool = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 10, **options}
     try:
         if url.get_backend_name() == "sqlite":
             engine = create_engine(url, **pool)
             event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
+            if "isolation_level" not in options:
+                event.listen(engine, "begin", _begin_sqlite)
             return engine
         # What a stuck peer may cost: a statement ten seconds, a lock five.
-        options = "-c statement_timeout=10000 -c lock_timeout=5000"
-        arguments = {"options": options, "connect_timeout": 5}
+        timeouts = "-c statement_timeout=10000 -c lock_timeout=5000"
+        arguments = {"options": timeouts, "connect_timeout": 5}
         return create_engine(url, connect_args=arguments, **pool)
     except NoSuchModuleError as error:
         raise InvalidArgument(f"{error}. pip install 'perfuse[registry]'") from None
@@ -164,8 +170,7 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that first reads and then writes could find another's write in between.
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _unavailable(error: Exception) -> Unavailable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, insert, select, update
 
 from perfuse.names import LATEST, ConceptName, VersionName
 from perfuse_registry.catalog.ownership import locked_concept, missing, require_live
@@ -14,45 +14,55 @@ from perfuse_registry.database import AnyRow
 from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import ALIASES, BASE_MODELS, CONCEPTS, VERSIONS
 
+_COLUMNS = tuple(Version.__dataclass_fields__)
+_STORED = tuple(key for key in _COLUMNS if key in VERSIONS.c)
+_ELSEWHERE = {
+    "concept_id": CONCEPTS.c.concept_id,
+    "base_model_id": BASE_MODELS.c.base_model_id,
+    "fingerprint": BASE_MODELS.c.fingerprint,
+}
+
 WITH_PARENTS: Select[Any] = (
     select(
-        VERSIONS,
-        CONCEPTS.c.concept_id,
+        # A version's fields in their order, so that a row becomes one without looking up names.
+        *(_ELSEWHERE[key] if key in _ELSEWHERE else VERSIONS.c[key] for key in _COLUMNS),
+        VERSIONS.c.id,
+        VERSIONS.c.concept,
         CONCEPTS.c.delete_time,
-        BASE_MODELS.c.base_model_id,
-        BASE_MODELS.c.fingerprint,
     )
     .join(CONCEPTS, CONCEPTS.c.id == VERSIONS.c.concept)
     .join(BASE_MODELS, BASE_MODELS.c.id == VERSIONS.c.base_model)
 )
 
+# Made once: to build such a query costs as much as to run it.
+_OF_CONCEPT = WITH_PARENTS.where(
+    CONCEPTS.c.tenant == bindparam("tenant"), CONCEPTS.c.concept_id == bindparam("concept")
+)
+_NUMBERED = _OF_CONCEPT.where(VERSIONS.c.number == bindparam("version"))
+_LATEST = _OF_CONCEPT.where(VERSIONS.c.number == CONCEPTS.c.latest_number)
+_ALIASED = _OF_CONCEPT.join(
+    ALIASES, (ALIASES.c.concept == VERSIONS.c.concept) & (ALIASES.c.number == VERSIONS.c.number)
+).where(ALIASES.c.alias_id == bindparam("version"))
+
 
 def version_of(row: AnyRow) -> Version:
     """The version in a row of `WITH_PARENTS`."""
-    return Version(**{key: getattr(row, key) for key in _COLUMNS})
+    return Version(**dict(zip(_COLUMNS, row, strict=False)))
 
 
-_COLUMNS = tuple(Version.__dataclass_fields__)
-_STORED = tuple(key for key in _COLUMNS if key in VERSIONS.c)
-
-
-def named(name: VersionName) -> Select[Any]:
-    """The query for one version, by number, alias or `latest`."""
-    chosen = WITH_PARENTS.where(
-        CONCEPTS.c.tenant == name.tenant, CONCEPTS.c.concept_id == name.concept
-    )
-    if name.number is not None:
-        return chosen.where(VERSIONS.c.number == name.number)
+def version_row(connection: Connection, name: VersionName) -> AnyRow | None:
+    """The row of one version, by number, alias or `latest`."""
+    asked: dict[str, Any] = {"tenant": name.tenant, "concept": name.concept}
+    number = name.number
+    if number is not None:
+        return connection.execute(_NUMBERED, asked | {"version": number}).first()
     if name.version == LATEST:
-        return chosen.where(VERSIONS.c.number == CONCEPTS.c.latest_number)
-    return chosen.join(
-        ALIASES,
-        (ALIASES.c.concept == VERSIONS.c.concept) & (ALIASES.c.number == VERSIONS.c.number),
-    ).where(ALIASES.c.alias_id == name.version)
+        return connection.execute(_LATEST, asked).first()
+    return connection.execute(_ALIASED, asked | {"version": name.version}).first()
 
 
 def found(row: AnyRow | None, name: VersionName) -> Version:
-    """The version in the row that `named` gave.
+    """The version in a row of `WITH_PARENTS`.
 
     Raises:
         NotFound, ConceptDeleted: as their names say.

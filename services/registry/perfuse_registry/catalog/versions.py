@@ -34,8 +34,8 @@ from perfuse_registry.catalog.version_rows import (
     WITH_PARENTS,
     found,
     insert_numbered,
-    named,
     version_of,
+    version_row,
 )
 from perfuse_registry.database import AnyRow, Database
 from perfuse_registry.failpoints import reach
@@ -162,7 +162,7 @@ class Versions:
             NotFound, ConceptDeleted: as their names say.
         """
         require_own(tenant, name)
-        row = self._database.read(lambda connection: connection.execute(named(name)).first())
+        row = self._database.read(lambda connection: version_row(connection, name))
         return found(row, name)
 
     def batch_get(self, tenant: str, names: Sequence[VersionName]) -> list[Version]:
@@ -174,7 +174,7 @@ class Versions:
         require_own(tenant, *names)
 
         def work(connection: Connection) -> list[Version]:
-            return [found(connection.execute(named(name)).first(), name) for name in names]
+            return [found(version_row(connection, name), name) for name in names]
 
         return self._database.read(work)
 
@@ -229,7 +229,7 @@ class Versions:
                     .where(VERSIONS.c.id == row.id)
                     .values(revision=row.revision + 1, update_time=now(), **changes)
                 )
-            return found(connection.execute(named(name)).first(), name)
+            return found(version_row(connection, name), name)
 
         return once(
             self._database, mutation, "UpdateVersion", [str(name), etag, changes], Version, work
@@ -305,7 +305,7 @@ class Versions:
                 "name", f"{name} is not named by its number; read it first, and use that name"
             )
         require_live(locked_concept(connection, name.parent), name.parent)
-        row = connection.execute(named(name)).first()
+        row = version_row(connection, name)
         if row is None:
             raise missing(name)
         return row

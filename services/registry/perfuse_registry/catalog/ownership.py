@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from perfuse.errors import ConceptDeleted, EtagMismatch, NotFound
 from perfuse.names import AliasName, BaseModelName, ConceptName, TenantName, VersionName
@@ -57,8 +57,17 @@ def require_live(row: AnyRow | None, name: ConceptName) -> AnyRow:
 
 def locked_concept(connection: Connection, name: ConceptName) -> AnyRow | None:
     """A concept's row, held until the transaction ends; children change only under this lock."""
-    return connection.execute(
-        select(CONCEPTS)
-        .where(CONCEPTS.c.tenant == name.tenant, CONCEPTS.c.concept_id == name.concept)
-        .with_for_update()
-    ).first()
+    asked = {"tenant": name.tenant, "concept": name.concept}
+    return connection.execute(_LOCKED, asked).first()
+
+
+def concept_row(connection: Connection, name: ConceptName) -> AnyRow | None:
+    """A concept's row as it is at the moment."""
+    asked = {"tenant": name.tenant, "concept": name.concept}
+    return connection.execute(_CONCEPT, asked).first()
+
+
+_CONCEPT = select(CONCEPTS).where(
+    CONCEPTS.c.tenant == bindparam("tenant"), CONCEPTS.c.concept_id == bindparam("concept")
+)
+_LOCKED = _CONCEPT.with_for_update()

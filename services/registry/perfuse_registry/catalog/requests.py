@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from perfuse.errors import RequestIdReused
 from perfuse_registry.catalog.resources import Mutation
@@ -18,6 +18,14 @@ from perfuse_registry.moments import now
 from perfuse_registry.tables import REQUESTS
 
 Answer = TypeVar("Answer")
+
+# Made once: to build such a statement costs as much as to run it.
+_REMEMBER = insert(REQUESTS)
+_RECALL = select(REQUESTS.c.fingerprint, REQUESTS.c.answer).where(
+    REQUESTS.c.tenant == bindparam("tenant"),
+    REQUESTS.c.method == bindparam("method"),
+    REQUESTS.c.request_id == bindparam("request_id"),
+)
 
 
 def once(
@@ -50,14 +58,15 @@ def once(
         answer = work(connection)
         if mutation.request_id:
             connection.execute(
-                insert(REQUESTS).values(
-                    tenant=mutation.tenant,
-                    method=method,
-                    request_id=mutation.request_id,
-                    fingerprint=_fingerprint(content),
-                    answer=_texts(kind).dump_json(answer).decode(),
-                    done_time=now(),
-                )
+                _REMEMBER,
+                {
+                    "tenant": mutation.tenant,
+                    "method": method,
+                    "request_id": mutation.request_id,
+                    "fingerprint": _fingerprint(content),
+                    "answer": _texts(kind).dump_json(answer).decode(),
+                    "done_time": now(),
+                },
             )
         return answer
 
@@ -70,13 +79,8 @@ def replayed(
     """Whether the mutation was done before, and its answer then."""
     if not mutation.request_id:
         return False, None
-    row = connection.execute(
-        select(REQUESTS.c.fingerprint, REQUESTS.c.answer).where(
-            REQUESTS.c.tenant == mutation.tenant,
-            REQUESTS.c.method == method,
-            REQUESTS.c.request_id == mutation.request_id,
-        )
-    ).first()
+    asked = {"tenant": mutation.tenant, "method": method, "request_id": mutation.request_id}
+    row = connection.execute(_RECALL, asked).first()
     if row is None:
         return False, None
     if row.fingerprint != _fingerprint(content):

@@ -44,6 +44,13 @@ _ALIASED = _OF_CONCEPT.join(
     ALIASES, (ALIASES.c.concept == VERSIONS.c.concept) & (ALIASES.c.number == VERSIONS.c.number)
 ).where(ALIASES.c.alias_id == bindparam("version"))
 
+_COUNT_UP = (
+    update(CONCEPTS)
+    .where(CONCEPTS.c.id == bindparam("concept"))
+    .values(next_number=bindparam("number") + 1, latest_number=bindparam("number"))
+)
+_INSERT = insert(VERSIONS)
+
 
 def version_of(row: AnyRow) -> Version:
     """The version in a row of `WITH_PARENTS`."""
@@ -92,12 +99,8 @@ def insert_numbered(
     if row.id != concept:
         raise missing(parent)
     made = replace(version, number=row.next_number)
-    connection.execute(
-        update(CONCEPTS)
-        .where(CONCEPTS.c.id == concept)
-        .values(next_number=row.next_number + 1, latest_number=row.next_number)
-    )
+    connection.execute(_COUNT_UP, {"concept": concept, "number": row.next_number})
     reach("version.numbered")
     values = {key: getattr(made, key) for key in _STORED}
-    connection.execute(insert(VERSIONS).values(concept=concept, base_model=base, **values))
+    connection.execute(_INSERT, {"concept": concept, "base_model": base, **values})
     return made

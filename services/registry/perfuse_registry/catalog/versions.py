@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from perfuse.errors import AliasInUse, InvalidArgument
 from perfuse.names import ConceptName, VersionName
@@ -22,6 +22,7 @@ from perfuse_registry.catalog.admission import (
 from perfuse_registry.catalog.leases import Leases
 from perfuse_registry.catalog.listing import Lists
 from perfuse_registry.catalog.ownership import (
+    concept_row,
     locked_concept,
     missing,
     require_etag,
@@ -60,6 +61,7 @@ ORDERS = {
     "update_time": VERSIONS.c.update_time,
 }
 MUTABLE = frozenset({"description", "labels"})
+_BASE_MODEL = select(BASE_MODELS).where(BASE_MODELS.c.fingerprint == bindparam("fingerprint"))
 
 
 class Versions:
@@ -284,18 +286,13 @@ class Versions:
         require_super_category(judged, concept.super_category)
         base = self._database.read(
             lambda connection: connection.execute(
-                select(BASE_MODELS).where(
-                    BASE_MODELS.c.fingerprint == judged.header.metadata.base_model
-                )
+                _BASE_MODEL, {"fingerprint": judged.header.metadata.base_model}
             ).first()
         )
         return concept, judged, require_base_model(judged, base)
 
     def _concept(self, name: ConceptName) -> AnyRow:
-        chosen = select(CONCEPTS.c.id, CONCEPTS.c.super_category, CONCEPTS.c.delete_time).where(
-            CONCEPTS.c.tenant == name.tenant, CONCEPTS.c.concept_id == name.concept
-        )
-        row = self._database.read(lambda connection: connection.execute(chosen).first())
+        row = self._database.read(lambda connection: concept_row(connection, name))
         return require_live(row, name)
 
     def _numbered_row(self, connection: Connection, name: VersionName) -> AnyRow:

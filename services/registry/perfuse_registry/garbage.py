@@ -3,23 +3,41 @@
 Bytes go in two phases, so that no run can take what another call is about to use:
 
 1. A run condemns every blob that no version and no live lease refers to and that nobody has
-   touched for the grace period.
+   touched for the grace period. With it go its expired leases.
 2. A run at least the grace period later locks the blob's row, looks once more, removes the bytes
    and then the row. An upload of the same bytes takes its lease by the same row: either it comes
    first, and the blob is spared, or it waits, and then puts the bytes again.
 
+So while a lease's row is there, its bytes were not condemned since it was taken, however late it
+is; an upload whose row is gone makes no version (`catalog.leases`). No clock decides over bytes.
+
 A crash between the bytes and the row leaves a row without bytes and without a version; the next
 run ends it. Nothing but this module deletes bytes.
+
+Here a row is locked by one statement and looked at by the next: on PostgreSQL a statement that
+waited for a lock answers from before its wait.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    Table,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 
 from perfuse_registry.blobs import BlobStore
 from perfuse_registry.database import AnyRow, Database
@@ -35,7 +53,7 @@ from perfuse_registry.tables import (
     VERSIONS,
 )
 
-_BATCH = 500
+_BATCH = 200
 
 
 @dataclass(slots=True)
@@ -58,6 +76,8 @@ class Garbage:
         blobs: Where the bytes are.
         grace: Before bytes are condemned, and again before they are removed; longer than any
             backup of the database is kept, if restoring one must not lose bytes.
+        lease: How long an upload may take. Its unfinished files are left for so long, even where
+            the grace is shorter.
         request_retention: How long a `request_id` is remembered.
     """
 
@@ -66,11 +86,13 @@ class Garbage:
         database: Database,
         blobs: BlobStore,
         grace: timedelta = timedelta(days=2),
+        lease: timedelta = timedelta(hours=1),
         request_retention: timedelta = timedelta(days=2),
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._grace = grace
+        self._unfinished = max(grace, lease)
         self._request_retention = request_retention
 
     def collect(self, *, dry_run: bool = False) -> Collected:
@@ -87,48 +109,51 @@ class Garbage:
         self._forget_requests(moment, done, dry_run)
         if not dry_run:
             self._adopt_strangers(moment)
-            self._blobs.sweep_strays(moment - self._grace)
+            self._blobs.sweep_strays(moment - self._unfinished)
+            reach("garbage.swept")
         return done
 
     def _purge_concepts(self, moment: datetime, done: Collected, dry_run: bool) -> None:
         due = select(CONCEPTS.c.id).where(CONCEPTS.c.purge_time <= moment)
         concepts = self._database.read(lambda connection: connection.scalars(due).all())
-        done.purged_concepts = len(concepts)
         if dry_run:
+            done.purged_concepts = len(concepts)
             return
         for concept in concepts:
-            self._database.transact(partial(_purge, concept=concept, moment=moment))
+            if self._database.transact(partial(_purge, concept=concept, moment=moment)):
+                done.purged_concepts += 1
+                reach("garbage.purge_committed")
 
     def _remove_condemned(self, moment: datetime, done: Collected, dry_run: bool) -> None:
         due = select(BLOBS.c.tenant, BLOBS.c.digest, BLOBS.c.size_bytes).where(
             BLOBS.c.condemn_time <= moment - self._grace
         )
         for row in self._database.read(lambda connection: connection.execute(due).all()):
-            removed = self._database.transact(
+            fate = self._database.transact(
                 partial(self._remove, blob=row, moment=moment, dry_run=dry_run)
             )
-            reach("garbage.committed")
-            if removed:
+            if fate == "removed":
+                reach("garbage.committed")
                 done.removed += 1
                 done.removed_bytes += row.size_bytes
-            else:
+            elif fate == "spared":
                 done.spared += 1
 
     def _remove(
         self, connection: Connection, blob: AnyRow, moment: datetime, dry_run: bool
-    ) -> bool:
+    ) -> Literal["removed", "spared", "left"]:
         chosen = (BLOBS.c.tenant == blob.tenant, BLOBS.c.digest == blob.digest)
-        row = connection.execute(
-            select(BLOBS.c.condemn_time, _referred(moment)).where(*chosen).with_for_update()
-        ).first()
-        if row is None or row.condemn_time is None:
-            return False
-        if row.referred:
+        due = BLOBS.c.condemn_time <= moment - self._grace
+        locked = select(BLOBS.c.digest).where(*chosen, due).with_for_update()
+        if connection.execute(locked).first() is None:
+            return "left"  # To another run, or to an upload that put the bytes again.
+        if connection.execute(select(_refers(moment)).where(*chosen)).scalar_one():
             if not dry_run:
                 connection.execute(update(BLOBS).where(*chosen).values(condemn_time=None))
-            return False
+                reach("garbage.spare_uncommitted")
+            return "spared"
         if dry_run:
-            return True
+            return "removed"
         reach("garbage.locked")
         self._blobs.delete(blob.tenant, blob.digest)
         reach("garbage.removed")
@@ -141,7 +166,7 @@ class Garbage:
         )
         connection.execute(delete(BLOBS).where(*chosen))
         reach("garbage.uncommitted")
-        return True
+        return "removed"
 
     def _condemn(self, moment: datetime, done: Collected, dry_run: bool) -> None:
         idle = select(BLOBS.c.tenant, BLOBS.c.digest).where(
@@ -156,19 +181,29 @@ class Garbage:
             )
             return
 
-        def work(connection: Connection) -> int:
-            rows = connection.execute(idle.limit(_BATCH).with_for_update(of=BLOBS)).all()
-            for row in rows:
-                connection.execute(
-                    update(BLOBS)
-                    .where(BLOBS.c.tenant == row.tenant, BLOBS.c.digest == row.digest)
-                    .values(condemn_time=moment)
-                )
-            return len(rows)
+        batch = idle.order_by(BLOBS.c.tenant, BLOBS.c.digest).limit(_BATCH)
 
-        while found := self._database.transact(work):
-            done.condemned += found
-            reach("garbage.condemned")
+        def work(connection: Connection) -> tuple[int, int]:
+            locked = connection.execute(batch.with_for_update(of=BLOBS)).all()
+            if not locked:
+                return 0, 0
+            condemned = connection.execute(
+                update(BLOBS)
+                .where(_is_one_of(locked, BLOBS), ~_refers(moment))
+                .values(condemn_time=moment)
+                .returning(BLOBS.c.tenant, BLOBS.c.digest)
+            ).all()
+            if condemned:
+                connection.execute(delete(LEASES).where(_is_one_of(condemned, LEASES)))
+                reach("garbage.condemn_uncommitted")
+            return len(locked), len(condemned)
+
+        found = 1
+        while found:
+            found, condemned = self._database.transact(work)
+            done.condemned += condemned
+            if condemned:
+                reach("garbage.condemned")
 
     def _forget_requests(self, moment: datetime, done: Collected, dry_run: bool) -> None:
         old = REQUESTS.c.done_time <= moment - self._request_retention
@@ -186,6 +221,7 @@ class Garbage:
                 delete(LEASES).where(LEASES.c.expire_time <= moment)
             )
         )
+        reach("garbage.forgotten")
 
     def _adopt_strangers(self, moment: datetime) -> None:
         """Give bytes without a row one, as after a restored backup; they wait out the grace."""
@@ -206,6 +242,7 @@ class Garbage:
             if self._database.read(partial(_is_known, known)):
                 continue
             self._database.transact(partial(_adopt, known, row))
+            reach("garbage.adopted")
 
 
 def _is_known(known: Select[Any], connection: Connection) -> bool:
@@ -234,17 +271,18 @@ def _refers(moment: datetime) -> Any:
     )
 
 
-def _referred(moment: datetime) -> Any:
-    return _refers(moment).label("referred")
+def _is_one_of(blobs: Sequence[AnyRow], table: Table) -> Any:
+    """Whether a row of the table is of one of these blobs."""
+    return tuple_(table.c.tenant, table.c.digest).in_([tuple(blob) for blob in blobs])
 
 
-def _purge(connection: Connection, concept: int, moment: datetime) -> None:
+def _purge(connection: Connection, concept: int, moment: datetime) -> bool:
     still = select(CONCEPTS.c.id).where(
         CONCEPTS.c.id == concept,
         CONCEPTS.c.purge_time <= moment,
     )
     if connection.execute(still.with_for_update()).first() is None:
-        return
+        return False  # Undeleted, or another run's.
     digests = select(VERSIONS.c.digest).where(VERSIONS.c.concept == concept)
     tenants = select(CONCEPTS.c.tenant).where(CONCEPTS.c.id == concept)
     connection.execute(
@@ -255,4 +293,5 @@ def _purge(connection: Connection, concept: int, moment: datetime) -> None:
     for table in (ALIASES, ALIAS_MOVES, VERSIONS):
         connection.execute(delete(table).where(table.c.concept == concept))
     connection.execute(delete(CONCEPTS).where(CONCEPTS.c.id == concept))
-    reach("garbage.purged")
+    reach("garbage.purge_uncommitted")
+    return True

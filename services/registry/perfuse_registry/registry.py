@@ -50,7 +50,7 @@ class Registry:
         self.aliases = Aliases(database, lists)
         self.base_models = BaseModels(database, lists)
         self.checks = Checks(self.versions, self.base_models)
-        self.garbage = Garbage(database, blobs, garbage_grace, request_retention)
+        self.garbage = Garbage(database, blobs, garbage_grace, lease, request_retention)
         self.integrity = Integrity(database, blobs)
 
     @classmethod

@@ -10,8 +10,9 @@ from uuid import uuid4
 from sqlalchemy import Connection, delete, insert
 from sqlalchemy.dialects import postgresql, sqlite
 
-from perfuse.errors import PerfuseError
+from perfuse.errors import Aborted, PerfuseError, Unavailable
 from perfuse_registry.database import Database
+from perfuse_registry.failpoints import reach
 from perfuse_registry.moments import now
 from perfuse_registry.tables import BLOBS, LEASES
 
@@ -23,8 +24,19 @@ class Lease:
         self._id = lease_id
 
     def release(self, connection: Connection) -> None:
-        """Give the hold up, in the transaction that makes a version refer to the bytes."""
-        connection.execute(delete(LEASES).where(LEASES.c.id == self._id))
+        """Give the hold up, in the transaction that makes a version refer to the bytes.
+
+        Raises:
+            Unavailable: the lease expired and a collection has condemned the bytes, perhaps
+                removed them; no version may refer to them.
+        """
+        if not self.drop(connection):
+            raise _outlasted()
+
+    def drop(self, connection: Connection) -> bool:
+        """Give the hold up, whatever becomes of the bytes; False where there is none left."""
+        gone = connection.execute(delete(LEASES).where(LEASES.c.id == self._id))
+        return gone.rowcount == 1
 
 
 class Leases:
@@ -32,7 +44,8 @@ class Leases:
 
     Args:
         database: With the Registry's tables.
-        duration: After which a lease whose holder died is void; far longer than any call.
+        duration: After which a lease whose holder died is void; far longer than any call, for an
+            upload that takes longer may have to be sent again.
     """
 
     def __init__(self, database: Database, duration: timedelta) -> None:
@@ -45,6 +58,9 @@ class Leases:
 
         Waits where a collection is removing the same bytes; afterwards they must be put again,
         so whoever holds a lease puts them whether or not they seem to be there.
+
+        Raises:
+            Unavailable: also where the upload outlasted its lease and its bytes were collected.
         """
         lease_id = str(uuid4())
 
@@ -68,13 +84,27 @@ class Leases:
                     expire_time=moment + self._duration,
                 )
             )
+            reach("lease.uncommitted")
 
         self._database.transact(take)
         lease = Lease(lease_id)
         try:
             yield lease
-        except BaseException:
+        except BaseException as error:
+            was_there = True
             # A lease that stays is no harm: it expires.
             with contextlib.suppress(PerfuseError):
-                self._database.transact(lease.release)
+                was_there = self._database.transact(lease.drop)
+            if isinstance(error, Aborted) and not was_there:
+                # Its row and its bytes' row went together, so no version could be inserted.
+                raise _outlasted() from error
             raise
+
+
+def _outlasted() -> Unavailable:
+    refusal = Unavailable(
+        "the upload took longer than its lease, and a collection may have taken its bytes. Send it "
+        "again with the same request_id"
+    )
+    refusal.retry_after = 1.0
+    return refusal

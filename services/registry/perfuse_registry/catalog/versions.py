@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
-from perfuse.errors import AliasInUse, InvalidArgument
+from perfuse.errors import AliasInUse, DataLoss, InvalidArgument
 from perfuse.names import ConceptName, VersionName
 from perfuse_registry.blobs import BlobStore
 from perfuse_registry.catalog.admission import (
@@ -104,6 +104,7 @@ class Versions:
             NotFound, ConceptDeleted: there is no such concept of the caller's.
             InvalidArgument: another super-category than the concept's.
             BaseModelMismatch: a base model that is not known here.
+            Unavailable: database or store do not answer, or the upload outlasted its lease.
         """
         require_own(mutation.tenant, parent)
         content = [str(parent), claimed, training_run, description, labels or {}, validate_only]
@@ -210,7 +211,12 @@ class Versions:
         version = self.get(tenant, name)
         if version.digest == known:
             return version, None
-        return version, self._blobs.get(version.tenant, version.digest)
+        try:
+            return version, self._blobs.get(version.tenant, version.digest)
+        except DataLoss:
+            # No loss if it was deleted since it was looked up, and its bytes collected.
+            self.get(tenant, version.name)
+            raise
 
     def update(
         self, mutation: Mutation, name: VersionName, etag: str, changes: dict[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -275,7 +276,8 @@ class TestRequestId:
         async with serve((add, servicer), edge=edge, tokens=tokens) as served:
             known = ("authorization", f"Bearer {served.token()}")
             await Stub(served.channel).Ask(Question(), metadata=(known, ("x-request-id", sent)))
-        assert len(servicer.calls[0].request_id) == 36
+        made = uuid.UUID(servicer.calls[0].request_id)
+        assert (str(made), made.version) == (servicer.calls[0].request_id, 4)
 
 
 class TestEnds:

@@ -24,9 +24,9 @@ one learns nothing of the next. What a method raises becomes a status by `perfus
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -85,7 +85,11 @@ class Call:
 
 
 class _CallerGone(Exception):
-    """gRPC could neither read from the caller nor write to it."""
+    """gRPC could no longer read from the caller or write to it."""
+
+    def __init__(self, error: grpc.aio.BaseError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Edge:
@@ -136,7 +140,7 @@ class Edge:
             del metadata["authorization"]
         request_id = metadata.get(REQUEST_ID)
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-            request_id = str(uuid.uuid4())
+            request_id = _new_request_id()
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         logs.request_id.set(request_id)
         span = CallSpan(self._tracer, measures.method, metadata) if self._tracer else None
@@ -162,9 +166,9 @@ class Edge:
                 # Something that the method waited for was cancelled, and not the call. gRPC would
                 # send no status for this, and the caller would wait for ever.
                 fault = error
-            except _CallerGone:
+            except _CallerGone as gone:
                 code = "CANCELLED"
-                raise
+                raise gone.error from None
             except Exception as error:
                 fault = error
             code = code_of(fault)
@@ -201,10 +205,10 @@ class Edge:
     async def _perform(
         self, guard: Guard, servicer: Any, request: Any, context: Any, call: Call
     ) -> Message | None:
-        if hasattr(request, "__aiter__"):
-            request = _Requests(context, self._check)
-        else:
+        if isinstance(request, (Message, Malformed)):
             self._check(request)
+        else:
+            request = _Requests(context, self._check)
         if guard.gives_stream:
             # Closed here and not by the garbage collector: a stream's end frees what it holds.
             async with aclosing(guard.method(servicer, request, call)) as responses:
@@ -212,7 +216,7 @@ class Edge:
                     try:
                         await context.write(response)
                     except grpc.aio.BaseError as error:
-                        raise _CallerGone from error
+                        raise _CallerGone(error) from error
             return None
         response = await guard.method(servicer, request, call)
         if not isinstance(response, Message):
@@ -248,7 +252,7 @@ class _Requests:
         try:
             message = await self._context.read()
         except grpc.aio.BaseError as error:
-            raise _CallerGone from error
+            raise _CallerGone(error) from error
         if message is grpc.aio.EOF:
             self._ended = True
             await self._confirm_end()
@@ -269,7 +273,7 @@ class _Requests:
             await asyncio.sleep(0)
         except grpc.aio.BaseError as error:
             await asyncio.sleep(_CANCELLATION_SECONDS)
-            raise _CallerGone from error
+            raise _CallerGone(error) from error
 
 
 class _Measures:
@@ -286,6 +290,13 @@ class _Measures:
         if histogram is None:
             histogram = self._seconds[code] = self._metrics.seconds.labels(self.method, code)
         histogram.observe(seconds)
+
+
+def _new_request_id() -> str:
+    """A random UUID (version 4). It is no secret, so it needs none of the system's randomness."""
+    bits = random.getrandbits(128) & ~(0xF << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62
+    digits = f"{bits:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _twice(key: str, pairs: Sequence[tuple[str, str]]) -> bool:

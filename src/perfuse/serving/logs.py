@@ -6,8 +6,10 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 from contextvars import ContextVar
-from typing import Literal, TextIO, cast
+from datetime import UTC, datetime
+from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -28,64 +30,71 @@ def configure(
         form: One JSON object a line, or lines for people.
         stream: Standard error by default, since commands answer on standard output.
     """
-    stream = cast(TextIO, _Enduring(stream or sys.stderr))
+    stream = stream or sys.stderr
+    lines = _Lines(stream)
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    shared: list[Processor] = [
-        structlog.processors.add_log_level,
-        _add_request_id,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        # Plain tracebacks: structlog's dictionaries would carry local variables, thus payloads.
-        structlog.processors.format_exc_info,
-    ]
     render: Processor
     if form == "console":
         render = structlog.dev.ConsoleRenderer(
             colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     else:
-        render = structlog.processors.JSONRenderer(serializer=_json)
+        render = _json
     structlog.configure(
-        processors=[*shared, render],
+        processors=[_stamp, render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(
+    lines.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, _stamp],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
-    logging.basicConfig(level=max(threshold, logging.INFO), handlers=[handler], force=True)
+    logging.basicConfig(level=max(threshold, logging.INFO), handlers=[lines], force=True)
 
 
-class _Enduring:
-    """A stream whose faults, a full disk or a reader that is gone, do not stop the service."""
+class _Lines(logging.Handler):
+    """Writes lines, structlog's and the standard library's.
+
+    A disk that is full, or a reader that is gone, loses a line and does not stop the service.
+    """
 
     def __init__(self, stream: TextIO) -> None:
+        super().__init__()
         self._stream = stream
-        self.isatty = stream.isatty
+        self._whole = threading.Lock()
 
-    def write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
+    def write(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError), self._whole:
+            self._stream.write(line + "\n")
             self._stream.flush()
+
+    # What structlog calls.
+    debug = info = warning = error = critical = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.write(self.format(record))
 
 
 # Made once: json.dumps with a default makes an encoder for every line.
 _encode = json.JSONEncoder(default=repr).encode
 
 
-def _json(event: EventDict, **_: object) -> str:
+def _json(_: WrappedLogger, __: str, event: EventDict) -> str:
     return _encode(event)
 
 
-def _add_request_id(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    known = request_id.get()
-    if known is not None:
-        event.setdefault("request_id", known)
+def _stamp(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """What every line has, in one step: a line is written for every call."""
+    event["level"] = "error" if name == "exception" else name
+    event["timestamp"] = datetime.now(UTC).isoformat()
+    if "request_id" not in event:
+        known = request_id.get()
+        if known is not None:
+            event["request_id"] = known
+    if "exc_info" in event:
+        # A plain traceback: structlog's dictionaries would carry local variables, thus payloads.
+        event = structlog.processors.format_exc_info(logger, name, event)
     return event

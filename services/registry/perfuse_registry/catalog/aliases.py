@@ -169,6 +169,7 @@ class Aliases:
 
         Raises:
             NotFound, ConceptDeleted: the concept.
+            NotFound: there never was such an alias.
             InvalidArgument: token or size.
         """
         require_own(tenant, name)
@@ -177,7 +178,7 @@ class Aliases:
             ALIAS_MOVES.c.concept == concept.id,
             ALIAS_MOVES.c.alias_id == name.alias,
         )
-        return self._lists.page(
+        page = self._lists.page(
             chosen,
             query,
             Listing(tenant, "ListAliasMoves", str(name)),
@@ -192,6 +193,9 @@ class Aliases:
                 move_time=row.move_time,
             ),
         )
+        if not page.items:  # Its creation is a move too.
+            raise missing(name)
+        return page
 
     def _once(
         self, mutation: Mutation, method: str, content: object, work: Any, kind: Any = Alias

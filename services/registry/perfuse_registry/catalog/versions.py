@@ -102,11 +102,16 @@ class Versions:
         Raises:
             AdapterRefused, DigestMismatch: the bytes are not an adapter, or not those meant.
             NotFound, ConceptDeleted: there is no such concept of the caller's.
-            InvalidArgument: another super-category than the concept's.
+            InvalidArgument: another super-category than the concept's, or another tenant's run.
             BaseModelMismatch: a base model that is not known here.
             Unavailable: database or store do not answer, or the upload outlasted its lease.
         """
         require_own(mutation.tenant, parent)
+        if training_run and not training_run.startswith(f"tenants/{parent.tenant}/"):
+            raise InvalidArgument.in_field(
+                "version.training_run",
+                f"{training_run!r} is not a run of {parent.tenant}; name a run of the same tenant",
+            )
         content = [str(parent), claimed, training_run, description, labels or {}, validate_only]
 
         def before(connection: Connection) -> tuple[bool, Any]:

@@ -1,0 +1,39 @@
+"""One installation of each kind for the whole run, and a fresh tenant for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from registry.served import BACKENDS, OWN_BACKENDS, Client, Installation, Tenant, installed
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def installation(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    with installed(request.param, tmp_path_factory.mktemp("installation")) as found:
+        yield found
+
+
+@pytest.fixture(params=OWN_BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """For tests that need an installation to themselves."""
+    return str(request.param)
+
+
+@pytest.fixture
+def acme(installation: Installation) -> Tenant:
+    return installation.tenant()
+
+
+@pytest.fixture
+def rival(installation: Installation) -> Tenant:
+    """Another tenant of the same installation."""
+    return installation.tenant()
+
+
+@pytest.fixture
+def operator(installation: Installation) -> Client:
+    return installation.operator

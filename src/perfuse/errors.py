@@ -27,6 +27,7 @@ PerfuseError
 │   └── EtagMismatch         the resource is not the one that was read
 ├── ResourceExhausted        a limit is reached
 ├── Unavailable              for the moment; the same call may succeed later
+├── DeadlineExceeded         the caller's time was over first
 ├── TrainingDiverged         a run whose loss or parameters left the finite numbers
 └── DataLoss                 stored bytes that no longer match their digest
 
@@ -192,6 +193,12 @@ class Unavailable(PerfuseError):
     """Not now: the same call may succeed later."""
 
     status = "UNAVAILABLE"
+
+
+class DeadlineExceeded(PerfuseError):
+    """The caller's deadline passed before the answer."""
+
+    status = "DEADLINE_EXCEEDED"
 
 
 class TrainingDiverged(PerfuseError):

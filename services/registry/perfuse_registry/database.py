@@ -140,7 +140,14 @@ def _parse(url: str) -> URL:
 
 
 def _engine(url: URL, connections: int, **options: Any) -> Engine:
-    pool = {"pool_size": connections, "max_overflow": 0, "pool_timeout": 10, **options}
+    pool = {
+        "pool_size": connections,
+        "max_overflow": 0,
+        "pool_timeout": 10,
+        # Values of tenants' rows do not belong into the log that an error ends in.
+        "hide_parameters": True,
+        **options,
+    }
     try:
         if url.get_backend_name() == "sqlite":
             engine = create_engine(url, **pool)
@@ -174,7 +181,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    _log.error("the database failed: %s", error)
+    _log.error("the database failed: %s", type(getattr(error, "orig", error)).__name__)
     refusal = Unavailable(
         "the Registry's database does not answer. Repeat the call with the same request_id"
     )

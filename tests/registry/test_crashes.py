@@ -1,0 +1,366 @@
+"""The server killed at every fail point, and a fault raised at every one: what was promised holds.
+
+Afterwards there is no version without its bytes, no number twice, no alias to a missing version;
+what was asked for was done wholly or not at all; the same call again does it once and answers the
+same twice; and two collections leave the bytes of versions, all of them and no others.
+"""
+
+from __future__ import annotations
+
+import ast
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+from sqlalchemy import select, update
+
+import perfuse_registry
+from perfuse.adapter import digest
+from perfuse.names import ConceptName
+from perfuse.v1 import registry_pb2 as wire
+from perfuse_registry.catalog.resources import Mutation
+from perfuse_registry.database import Database
+from perfuse_registry.failpoints import NAMES, Reached, arm, reach
+from perfuse_registry.registry import Registry
+from perfuse_registry.tables import BLOBS, LEASES, VERSIONS
+from registry.processes import PAIRS, TENANT, Place, ServerProcess, fresh_place, furnish, start
+from registry.samples import adapter, upload
+
+LEASE_SECONDS = 0.25
+ME = Mutation(TENANT, "tester")
+TOM, TIM = (ConceptName(TENANT, concept) for concept in ("tom", "tim"))
+NEW = adapter(9)
+ABANDONED, FORSAKEN, STRANGE = (adapter(seed) for seed in (20, 21, 22))
+
+Call = Callable[[Any], Any]
+"""The call to be made, given a stub; the same each time, `request_id` included."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is asked for on the way to some fail points.
+
+    Attributes:
+        prefixes: Of the points' names.
+        prepare: Makes ready in the Registry what the call needs, and returns the call.
+    """
+
+    prefixes: tuple[str, ...]
+    prepare: Callable[[Registry, Place], Call]
+
+    @property
+    def points(self) -> list[str]:
+        """The fail points that the call comes by, on any store."""
+        return [name for name in NAMES if name.startswith(self.prefixes)]
+
+
+def repeatable(method: str, request: Any) -> Call:
+    """The call with a `request_id` of its own."""
+    request.request_id = str(uuid4())
+    return lambda stub: getattr(stub, method)(request)
+
+
+def creation(registry: Registry, place: Place) -> Call:
+    return repeatable("CreateVersion", upload(str(TOM), NEW))
+
+
+def alias_creation(registry: Registry, place: Place) -> Call:
+    request = wire.CreateAliasRequest(parent=str(TOM), alias_id="next")
+    request.alias.version = str(TOM.version(2))
+    return repeatable("CreateAlias", request)
+
+
+def alias_move(registry: Registry, place: Place) -> Call:
+    prod = registry.aliases.get(TENANT, TOM.alias("prod"))
+    request = wire.UpdateAliasRequest()
+    request.alias.name, request.alias.etag = str(prod.name), prod.etag
+    request.alias.version = str(TOM.version(2))
+    return repeatable("UpdateAlias", request)
+
+
+def alias_deletion(registry: Registry, place: Place) -> Call:
+    return repeatable("DeleteAlias", wire.DeleteAliasRequest(name=str(TOM.alias("prod"))))
+
+
+def version_deletion(registry: Registry, place: Place) -> Call:
+    return repeatable("DeleteVersion", wire.DeleteVersionRequest(name=str(TOM.version(3))))
+
+
+def concept_deletion(registry: Registry, place: Place) -> Call:
+    return repeatable("DeleteConcept", wire.DeleteConceptRequest(name=str(TOM), force=True))
+
+
+def concept_undeletion(registry: Registry, place: Place) -> Call:
+    registry.concepts.delete(ME, TIM, "", force=True)
+    return repeatable("UndeleteConcept", wire.UndeleteConceptRequest(name=str(TIM)))
+
+
+def collection(registry: Registry, place: Place) -> Call:
+    """There is something to do for every step of a collection."""
+    for data in (ABANDONED, FORSAKEN):
+        made = registry.versions.create(ME, TOM, data, digest(data))
+        registry.versions.delete(ME, made.name, "")
+        if data is ABANDONED:
+            registry.garbage.collect()
+    with place.registry(concept_retention=timedelta(0)) as forgetful:
+        forgetful.concepts.delete(ME, TIM, "", force=True)
+    database = Database(place.url)
+    # Condemned though a version refers to it, as when a version came while it was condemned.
+    kept = update(BLOBS).where(BLOBS.c.digest == digest(adapter(1)))
+    database.transact(
+        lambda connection: connection.execute(
+            kept.values(condemn_time=select(BLOBS.c.touch_time).limit(1).scalar_subquery())
+        )
+    )
+    database.close()
+    place.store().put(TENANT, digest(STRANGE), STRANGE)
+    return lambda stub: stub.CollectGarbage(wire.CollectGarbageRequest())
+
+
+OPERATIONS = {
+    "create": Operation(("version.", "lease.", "blob."), creation),
+    "alias-create": Operation(("alias_create.",), alias_creation),
+    "alias-move": Operation(("alias_move.",), alias_move),
+    "alias-delete": Operation(("alias_delete.",), alias_deletion),
+    "version-delete": Operation(("version_delete.",), version_deletion),
+    "concept-delete": Operation(("concept_delete.",), concept_deletion),
+    "concept-undelete": Operation(("concept_undelete.",), concept_undeletion),
+    "collect": Operation(("garbage.",), collection),
+}
+
+CASES = [
+    pytest.param(pair, operation, point, id=f"{pair}-{point}")
+    for pair in PAIRS
+    for operation in OPERATIONS.values()
+    for point in operation.points
+    if not (point.startswith("blob.put.") and pair.endswith("s3"))  # of a directory alone
+]
+
+
+def armed(points: list[str], action: str) -> str:
+    # A store's self test puts twice before anybody can call.
+    return ",".join(
+        f"{point}={action}" + ("@3" if point.startswith("blob.put.") else "") for point in points
+    )
+
+
+@pytest.fixture
+def furnished(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """tom has versions 1 to 3, of which prod was moved to 1; tim has the bytes of tom's first."""
+    with fresh_place(request.param, tmp_path) as place:
+        with place.registry() as registry:
+            furnish(registry, "tom", "tim")
+            for concept, seed in ((TOM, 1), (TOM, 2), (TOM, 3), (TIM, 1)):
+                data = adapter(seed)
+                registry.versions.create(ME, concept, data, digest(data))
+            prod = registry.aliases.create(ME, TOM.alias("prod"), TOM.version(3))
+            registry.aliases.move(ME, prod.name, TOM.version(1), prod.etag)
+        yield place
+
+
+def serve(place: Place, failpoints: str = "", **more: Any) -> ServerProcess:
+    settings = {"garbage_grace_hours": 0, "lease_minutes": LEASE_SECONDS / 60}
+    return start(place, failpoints=failpoints, **settings, **more)
+
+
+def seen(stub: Any) -> dict[str, Any]:
+    """All that callers see, by name; it keeps the promises that hold at any moment."""
+    found: dict[str, Any] = {}
+    listed = stub.ListConcepts(
+        wire.ListConceptsRequest(parent=f"tenants/{TENANT}", show_deleted=True)
+    )
+    for concept in listed.concepts:
+        found[concept.name] = concept
+        if concept.HasField("delete_time"):
+            continue
+        versions = stub.ListVersions(wire.ListVersionsRequest(parent=concept.name)).versions
+        names = [version.name for version in versions]
+        assert len(set(names)) == len(names)
+        assert concept.latest_version == names[0]
+        for version in versions:
+            found[version.name] = version
+            answer = stub.DownloadAdapter(wire.DownloadAdapterRequest(name=version.name))
+            assert digest(answer.adapter) == version.digest
+        for alias in stub.ListAliases(wire.ListAliasesRequest(parent=concept.name)).aliases:
+            found[alias.name] = alias
+            assert alias.version in names
+        for alias_id in ("prod", "next"):
+            name = f"{concept.name}/aliases/{alias_id}"
+            moves = found[f"{name}/moves"] = moves_of(stub, name)
+            # Each began where the one before had ended, and the last one is what the alias says.
+            ends = ["", *(move.to_version for move in moves)]
+            assert [move.from_version for move in moves] == ends[:-1]
+            assert ends[-1] == (found[name].version if name in found else "")
+    return found
+
+
+def moves_of(stub: Any, name: str) -> list[wire.AliasMove]:
+    """An alias's history, oldest first; empty where it never was."""
+    try:
+        moves = stub.ListAliasMoves(wire.ListAliasMovesRequest(parent=name)).moves
+    except grpc.RpcError as error:
+        if code_of(error) != "NOT_FOUND":
+            raise
+        return []
+    return list(reversed(moves))
+
+
+def settle(place: Place, stub: Any, since: float) -> None:
+    """Two collections, once every lease is over, leave what versions refer to and nothing else."""
+    time.sleep(max(0.0, since + LEASE_SECONDS + 0.05 - time.monotonic()))
+    for _ in range(2):
+        stub.CollectGarbage(wire.CollectGarbageRequest())
+    database = Database(place.url)
+    rows = [
+        database.read(lambda connection, table=table: connection.execute(select(table)).all())
+        for table in (VERSIONS, BLOBS, LEASES)
+    ]
+    database.close()
+    kept, known = ({(row.tenant, row.digest) for row in found} for found in rows[:2])
+    store = place.store()
+    assert {(blob.tenant, blob.digest) for blob in store.listing()} == kept
+    assert [entry for entry in store.strays() if entry.plain] == []
+    assert known == kept
+    assert rows[2] == []
+    report = stub.VerifyIntegrity(wire.VerifyIntegrityRequest())
+    assert (report.checked_count, report.damaged_count) == (len(kept), 0)
+    assert report.unreferenced_count == 0
+
+
+def code_of(error: BaseException) -> str:
+    assert isinstance(error, grpc.RpcError)
+    return str(error.code().name)
+
+
+class TestKilled:
+    @pytest.mark.parametrize(("furnished", "operation", "point"), CASES, indirect=["furnished"])
+    def test_it_was_done_wholly_or_not_at_all_and_is_done_once_when_repeated(
+        self, furnished: Place, operation: Operation, point: str
+    ) -> None:
+        with furnished.registry(concept_retention=timedelta(days=1)) as registry:
+            call = operation.prepare(registry, furnished)
+        self.killed_and_repeated(furnished, point, call)
+
+    @pytest.mark.parametrize("furnished", PAIRS[:1], indirect=True)
+    def test_the_command_itself_dies_and_starts_again(self, furnished: Place) -> None:
+        with furnished.registry() as registry:
+            call = creation(registry, furnished)
+        self.killed_and_repeated(furnished, "version.uncommitted", call, command=True)
+
+    def killed_and_repeated(self, place: Place, point: str, call: Call, **more: Any) -> None:
+        doomed = serve(place, armed([point], "kill"), **more)
+        stub = doomed.stub()
+        before = seen(stub)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(stub)
+        killed = time.monotonic()
+        assert code_of(caught.value) == "UNAVAILABLE"
+        assert doomed.wait() == -signal.SIGKILL
+
+        server = serve(place, **more)
+        try:
+            stub = server.stub()
+            between = seen(stub)
+            first, second = call(stub), call(stub)
+            settle(place, stub, killed)
+            after = seen(stub)
+            if isinstance(first, wire.CollectGarbageResponse):
+                assert between in (before, after)
+            else:
+                assert first == second
+                assert between == (after if point.endswith(".committed") else before)
+            assert after != before
+        finally:
+            server.kill()
+
+
+class TestRaised:
+    @pytest.mark.parametrize(
+        ("furnished", "pair"), zip(PAIRS, PAIRS, strict=True), indirect=["furnished"], ids=PAIRS
+    )
+    @pytest.mark.parametrize("name", OPERATIONS)
+    def test_the_call_fails_without_a_word_about_it_and_the_next_ones_go_on(
+        self, pair: str, furnished: Place, name: str
+    ) -> None:
+        """All points of an operation are armed at once; each call stumbles over the next one."""
+        operation = OPERATIONS[name]
+        with furnished.registry(concept_retention=timedelta(days=1)) as registry:
+            call = operation.prepare(registry, furnished)
+        points = [
+            point
+            for point in operation.points
+            if not (point.startswith("blob.put.") and pair.endswith("s3"))
+        ]
+        server = serve(furnished, armed(points, "raise"))
+        try:
+            stub = server.stub()
+            before = seen(stub)
+            states = []
+            for _ in points:
+                with pytest.raises(grpc.RpcError) as caught:
+                    call(stub)
+                assert code_of(caught.value) == "INTERNAL"
+                told = str(caught.value) + repr(caught.value.trailing_metadata())
+                assert "Reached" not in told
+                assert not any(point in told for point in points)
+                states.append(seen(stub))
+            first, second = call(stub), call(stub)
+            settle(furnished, stub, time.monotonic())
+            after = seen(stub)
+            if name != "collect":
+                assert first == second
+                # Only the last point lies behind the commit.
+                assert states == [before] * (len(points) - 1) + [after]
+            assert all(state in (before, after) for state in states)
+            assert after != before
+        finally:
+            server.kill()
+
+
+class TestTheList:
+    def test_every_point_is_in_the_code_and_every_point_of_the_code_is_listed(self) -> None:
+        reached = []
+        for path in Path(perfuse_registry.__file__).parent.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call):
+                    continue
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                if name in {"reach", "_reach"}:
+                    (argument,) = node.args
+                    assert isinstance(argument, ast.Constant), f"{path}:{node.lineno}"
+                    reached.append(argument.value)
+        assert sorted(reached) == sorted(NAMES)
+
+    def test_every_point_belongs_to_one_operation(self) -> None:
+        points = [point for operation in OPERATIONS.values() for point in operation.points]
+        assert sorted(points) == sorted(NAMES)
+
+    def test_a_point_acts_once_at_its_turn(self) -> None:
+        arm("version.stored=raise@2,version.leased=raise")
+        try:
+            reach("version.stored")
+            for point in ("version.stored", "version.leased"):
+                with pytest.raises(Reached, match=point):
+                    reach(point)
+                reach(point)
+            reach("version.judged")
+        finally:
+            arm("")
+        reach("version.leased")
+
+    @pytest.mark.parametrize(
+        "entry",
+        ["version.stored", "version.stored=", "version.stored=die", "version.stored=kill@0",
+         "version.stord=kill", "version.stored=kill;version.leased=kill", "=kill"],
+    )  # fmt: skip
+    def test_what_is_no_entry_is_refused(self, entry: str) -> None:
+        with pytest.raises(ValueError, match="PERFUSE_REGISTRY_FAILPOINTS"):
+            arm(entry)
+        reach("version.stored")

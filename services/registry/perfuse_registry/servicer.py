@@ -330,7 +330,8 @@ class RegistryServicer(RegistryServiceServicer):
 
 
 def _mutation(call: Call, request_id: str) -> Mutation:
-    return Mutation(call.caller.tenant, call.caller.subject, request_id)
+    # A UUID is the same in capitals.
+    return Mutation(call.caller.tenant, call.caller.subject, request_id.lower())
 
 
 def request_kinds() -> list[type[Message]]:

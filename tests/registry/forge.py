@@ -7,10 +7,13 @@ standard input closes, it kills whatever still runs.
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import select
 import signal
+import traceback
 from contextlib import suppress
 
 # All that a server imports on its way; a fork must find them done.
@@ -19,7 +22,8 @@ import perfuse.serving.tracing
 import perfuse.serving.validation  # noqa: F401
 import perfuse_registry.servicer  # noqa: F401
 from perfuse_registry import failpoints
-from perfuse_registry.__main__ import main
+from perfuse_registry.__main__ import _serve
+from perfuse_registry.settings import RegistrySettings
 
 
 def _say(**news: int) -> None:
@@ -34,7 +38,7 @@ def _serve_as_child(environment: dict[str, str], log: str) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(environment)
     failpoints.arm(environment[failpoints.VARIABLE])
-    main(["serve"])
+    asyncio.run(_serve(RegistrySettings.load()))
 
 
 def _forge_for_ever() -> None:
@@ -45,6 +49,8 @@ def _forge_for_ever() -> None:
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     children: set[int] = set()
+    # What is there now stays; a child that looked through it all would have to copy it.
+    gc.freeze()
     buffered = b""
     while True:
         ready, _, _ = select.select([0, woken], [], [])
@@ -57,12 +63,13 @@ def _forge_for_ever() -> None:
                 order = json.loads(line)
                 pid = os.fork()
                 if pid == 0:
-                    code = 70
+                    code = 1
                     try:
                         os.close(woken)
                         _serve_as_child(order["environment"], order["log"])
-                    except SystemExit as end:
-                        code = end.code if isinstance(end.code, int) else 0
+                        code = 0
+                    except BaseException:
+                        traceback.print_exc()
                     finally:
                         os._exit(code)
                 children.add(pid)

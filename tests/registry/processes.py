@@ -7,7 +7,7 @@
         server.stub().CreateVersion(...)                        # raises: the server is dead
         assert server.wait() == -signal.SIGKILL
 
-A server is what `perfuse-registry serve` runs, forked from a process that has imported it all: an
+A server does what `perfuse-registry serve` does, forked from a process that has imported it all: an
 import takes two seconds, a fork none. `start(place, command=True)` runs the command itself. Every
 process ends with this one, even if this one is killed.
 """
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from sqlalchemy import Table, select
 
 from perfuse.names import ConceptName
 from perfuse.serving.identity import mint
@@ -42,7 +43,7 @@ from perfuse_registry.blobs import BlobStore
 from perfuse_registry.blobs_directory import DirectoryBlobs
 from perfuse_registry.blobs_s3 import S3Blobs
 from perfuse_registry.catalog.resources import Mutation
-from perfuse_registry.database import Database
+from perfuse_registry.database import AnyRow, Database
 from perfuse_registry.failpoints import VARIABLE
 from perfuse_registry.messages import described_base_model
 from perfuse_registry.registry import Registry
@@ -51,6 +52,7 @@ from registry.samples import base_model
 from registry.stores import fresh_bucket
 
 READY_SECONDS = 30.0
+_starting = threading.Lock()
 TENANT = "acme"
 
 PAIRS = ("sqlite+directory", "postgresql+s3")
@@ -80,6 +82,14 @@ class Place:
             access_key=named["PERFUSE_REGISTRY_S3_ACCESS_KEY"],
             secret_key=named["PERFUSE_REGISTRY_S3_SECRET_KEY"],
         )
+
+    def rows(self, table: Table) -> list[AnyRow]:
+        """All rows of a table."""
+        database = Database(self.url)
+        try:
+            return database.read(lambda connection: list(connection.execute(select(table)).all()))
+        finally:
+            database.close()
 
     @contextmanager
     def registry(
@@ -175,7 +185,7 @@ class ServerProcess:
 
 
 def start(
-    place: Place, *, failpoints: str = "", command: bool = False, **settings: object
+    place: Place, *, failpoints: str = "", command: bool = False, **settings: float
 ) -> ServerProcess:
     """A server over this place, ready for calls.
 
@@ -185,17 +195,19 @@ def start(
         command: Start Python anew and run the command, not a fork.
         settings: More settings of the Registry, such as `lease_minutes=0.01`.
     """
+    with _starting:
+        home = _home()
+        _token()
+        begin = _run_command if command else _forge().fork
     environment = {
         **place.environment,
         **{f"PERFUSE_REGISTRY_{name.upper()}": str(value) for name, value in settings.items()},
         "PERFUSE_REGISTRY_BIND": "127.0.0.1:0",
-        "PERFUSE_REGISTRY_TOKEN_FILE": str(_home() / "tokens"),
+        "PERFUSE_REGISTRY_TOKEN_FILE": str(home / "tokens"),
         VARIABLE: failpoints,
     }
-    _token()
-    descriptor, name = tempfile.mkstemp(dir=_home(), suffix=".log")
+    descriptor, name = tempfile.mkstemp(dir=home, suffix=".log")
     os.close(descriptor)
-    begin = _run_command if command else _forge().fork
     pid, waiting = begin(environment, name)
     server = ServerProcess(pid, Path(name), waiting)
     deadline = time.monotonic() + READY_SECONDS

@@ -85,17 +85,10 @@ def settle(place: Place) -> None:
             registry.garbage.collect()
         kept = {version.digest for version in versions(registry)}
         assert {blob.digest for blob in place.store().listing()} == kept
-        assert {row.digest for row in rows(place, BLOBS)} == kept
-        assert rows(place, LEASES) == []
+        assert {row.digest for row in place.rows(BLOBS)} == kept
+        assert place.rows(LEASES) == []
         report = registry.integrity.verify()
         assert (report.checked, report.damaged_count, report.unreferenced) == (len(kept), 0, 0)
-
-
-def rows(place: Place, table: Any) -> list[Any]:
-    database = Database(place.url)
-    found = database.read(lambda connection: connection.execute(select(table)).all())
-    database.close()
-    return list(found)
 
 
 class TestAnUploadThatOutlastsItsLease:
@@ -192,7 +185,7 @@ class TestACollectionThatWaits:
                 "training_run": "",
                 "description": "",
                 "labels": {},
-                **dict.fromkeys(("create_time", "update_time"), rows(place, BLOBS)[0].touch_time),
+                **dict.fromkeys(("create_time", "update_time"), place.rows(BLOBS)[0].touch_time),
             }
             with database.engine.begin() as connection:
                 connection.execute(insert(VERSIONS).values(**values))
@@ -202,7 +195,7 @@ class TestACollectionThatWaits:
             thread.join()
             database.close()
             assert place.store().get(TENANT, DIGEST) == DATA
-            assert rows(place, BLOBS)[0].condemn_time is None
+            assert place.rows(BLOBS)[0].condemn_time is None
 
 
 class TestACollectionInTheMidst:
@@ -212,7 +205,11 @@ class TestACollectionInTheMidst:
             place.registry() as other,
         ):
             furnish(other, "tom")
-            stored = DirectoryBlobs(tmp_path / "blobs", reach=lambda name: other.garbage.collect())
+
+            def collect(point: str) -> None:
+                other.garbage.collect()
+
+            stored = DirectoryBlobs(tmp_path / "blobs", reach=collect)
             with place.registry(store=stored) as registry:
                 assert create(registry).number == 1
             settle(place)

@@ -1,0 +1,295 @@
+"""A process of callers, each of which sends its next request when its last is answered.
+
+    python -m bench.registry_load '{"kind": "grpc", "target": ..., "token": ..., "clients": 32}'
+
+It reads one job a line from standard input and answers with one line on standard output. Both
+kinds of callers are asyncio in one process, one kept connection each; requests are made ready
+before their clock starts, and answers are taken as bytes that neither kind parses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import random
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
+
+from bench.registry_sample import altered
+
+Job = dict[str, Any]
+
+
+class Callers(Protocol):
+    """As many callers as there are connections."""
+
+    def requests(self, job: Job, client: int) -> Iterator[Any]:
+        """What a caller sends, without end."""
+        ...
+
+    async def call(self, client: int, request: Any) -> bytes:
+        """The answer's body.
+
+        Raises:
+            Refused: the server said anything but yes.
+        """
+        ...
+
+
+class Refused(Exception):
+    """A request that was not answered with what it asked for."""
+
+
+class GrpcCallers:
+    """Callers of `perfuse.v1.RegistryService`."""
+
+    def __init__(self, target: str, token: str, clients: int) -> None:
+        import grpc
+
+        self._grpc = grpc
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", 8 << 20),
+        ]
+        self._channels = [
+            grpc.aio.insecure_channel(target, options=options) for _ in range(clients)
+        ]
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._methods: dict[tuple[int, str], Any] = {}
+
+    def requests(self, job: Job, client: int) -> Iterator[tuple[str, bytes]]:
+        from perfuse.adapter import digest
+        from perfuse.v1 import registry_pb2 as wire
+
+        draw, concept, operation = random.Random(client), job["concept"], job["operation"]
+        if operation == "create":
+            adapter = base64.b64decode(job["adapter"])
+            own = f"{concept}-{client}"
+            run = random.SystemRandom().randrange(2048)
+            for count in itertools.count():
+                data = altered(adapter, run, client, count)
+                made = wire.CreateVersionRequest(
+                    parent=own, adapter=data, digest=digest(data), request_id=str(uuid.uuid4())
+                )
+                yield "CreateVersion", made.SerializeToString()
+        while True:
+            if operation == "list":
+                page = wire.ListVersionsRequest(
+                    parent=concept, page_size=job["page_size"], page_token=job["page_token"]
+                )
+                yield "ListVersions", page.SerializeToString()
+                continue
+            version = job.get("alias") or draw.randint(1, job["versions"])
+            name = f"{concept}/versions/{version}"
+            if operation == "download":
+                download = wire.DownloadAdapterRequest(name=name)
+                yield "DownloadAdapter", download.SerializeToString()
+            else:
+                yield "GetVersion", wire.GetVersionRequest(name=name).SerializeToString()
+
+    async def call(self, client: int, request: tuple[str, bytes]) -> bytes:
+        name, data = request
+        method = self._methods.get((client, name))
+        if method is None:
+            path = f"/perfuse.v1.RegistryService/{name}"
+            method = self._methods[client, name] = self._channels[client].unary_unary(path)
+        try:
+            answer: bytes = await method(data, metadata=self._metadata)
+        except self._grpc.aio.AioRpcError as error:
+            raise Refused(f"{error.code().name}: {error.details()}") from None
+        return answer
+
+
+class HttpCallers:
+    """Callers of MLflow's REST API, over HTTP/1.1 connections that are kept."""
+
+    def __init__(self, host: str, port: int, clients: int) -> None:
+        self._host, self._port = host, port
+        self._connections: list[_Connection | None] = [None] * clients
+
+    def requests(self, job: Job, client: int) -> Iterator[bytes]:
+        draw, model, operation = random.Random(client), job["model"], job["operation"]
+        while True:
+            if operation == "create":
+                source = f"s3://adapters/{model}/{uuid.uuid4()}"
+                yield self._post("model-versions/create", name=f"{model}-{client}", source=source)
+            elif operation == "list":
+                page = {"filter": f"name='{model}'", "max_results": job["page_size"]}
+                if job["page_token"]:
+                    page["page_token"] = job["page_token"]
+                # The same order as ours; MLflow's own default sorts all versions by update time.
+                yield self._get("model-versions/search", **page, order_by="version_number DESC")
+            elif job.get("alias"):
+                yield self._get("registered-models/alias", name=model, alias=job["alias"])
+            else:
+                version = draw.randint(1, job["versions"])
+                yield self._get("model-versions/get", name=model, version=version)
+
+    async def call(self, client: int, request: bytes) -> bytes:
+        connection = self._connections[client]
+        if connection is None or connection.is_closed:
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(_Connection, self._host, self._port)
+            self._connections[client] = connection
+        status, body = await connection.exchange(request)
+        if status != 200:
+            raise Refused(f"{status}: {body[:300].decode(errors='replace')}")
+        return body
+
+    def _get(self, path: str, **query: object) -> bytes:
+        asked = urlencode(query, quote_via=quote)
+        return f"GET /api/2.0/mlflow/{path}?{asked} HTTP/1.1\r\nHost: {self._at}\r\n\r\n".encode()
+
+    def _post(self, path: str, **body: object) -> bytes:
+        content = json.dumps(body).encode()
+        return (
+            f"POST /api/2.0/mlflow/{path} HTTP/1.1\r\nHost: {self._at}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        ).encode() + content
+
+    @property
+    def _at(self) -> str:
+        return f"{self._host}:{self._port}"
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time; answers have a length, as all of MLflow's do."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self._transport: Any = None
+        self._received = b""
+        self._whole = -1
+        self._waiter: asyncio.Future[tuple[int, bytes]] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        # MLflow's server sends head and body apart and, where it has several workers, waits in
+        # between until the head is acknowledged, which Linux puts off for 40 ms. We spare it this.
+        if hasattr(socket, "TCP_QUICKACK"):
+            own: socket.socket = self._transport.get_extra_info("socket")
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def exchange(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
+        """Status and body of the answer."""
+        self._received, self._whole = b"", -1
+        self._acknowledge()
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return self._waiter
+
+    def data_received(self, data: bytes) -> None:
+        self._acknowledge()
+        self._received += data
+        if self._whole < 0:
+            end = self._received.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            head = self._received[:end].lower()
+            at = head.find(b"\r\ncontent-length:")
+            if at < 0:
+                self._fail("the answer has no Content-Length")
+                return
+            length = int(head[at + 17 :].split(b"\r\n", 1)[0])
+            self._head, self._whole = end + 4, end + 4 + length
+        if len(self._received) >= self._whole and self._waiter and not self._waiter.done():
+            status = int(self._received[9:12])
+            self._waiter.set_result((status, self._received[self._head : self._whole]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed = True
+        self._fail(f"the connection was closed ({exc})")
+
+    def _fail(self, problem: str) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(Refused(problem))
+
+
+class Tally:
+    """What the callers of one job counted."""
+
+    def __init__(self) -> None:
+        self.latencies: list[int] = []
+        self.busy = 0.0
+        self.failures = 0
+        self.problem = ""
+        self.first = b""
+
+
+async def perform(callers: Callers, job: Job) -> dict[str, Any]:
+    """One job: `clients` callers for `seconds`, those of `warm` seconds dropped.
+
+    Returns:
+        Microseconds of each answered request; requests a second, which for callers that always
+        wait is callers divided by the mean time of a turn; this process's CPU seconds a request.
+    """
+    tally = Tally()
+    began = time.perf_counter()
+    warm, end = began + job["warm"], began + job["warm"] + job["seconds"]
+    spent = time.process_time()
+    turns = await asyncio.gather(
+        *(_turns(callers, job, client, warm, end, tally) for client in range(job["clients"]))
+    )
+    spent = time.process_time() - spent
+    answered = len(tally.latencies)
+    return {
+        "microseconds": tally.latencies,
+        "rate": job["clients"] * answered / tally.busy if answered else 0.0,
+        "client_cpu": spent / max(1, sum(turns)),
+        "turns": sum(turns),
+        "failures": tally.failures,
+        "problem": tally.problem,
+        "first": base64.b64encode(tally.first).decode(),
+    }
+
+
+async def _turns(
+    callers: Callers, job: Job, client: int, warm: float, end: float, tally: Tally
+) -> int:
+    requests = callers.requests(job, client)
+    turns, counted = 0, False
+    while True:
+        began = time.perf_counter()
+        if began >= end and counted:
+            return turns
+        request = next(requests)
+        sent = time.perf_counter()
+        try:
+            answer = await callers.call(client, request)
+        except Refused as refused:
+            tally.failures += 1
+            tally.problem = str(refused)
+            counted = True
+            continue
+        done = time.perf_counter()
+        turns += 1
+        # The first turn may have had to connect.
+        if began >= warm and turns > 1:
+            counted = True
+            tally.latencies.append(round(1e6 * (done - sent)))
+            tally.busy += done - began
+        tally.first = tally.first or answer
+
+
+async def _serve(settings: dict[str, Any]) -> None:
+    kind = {"grpc": GrpcCallers, "http": HttpCallers}[settings.pop("kind")]
+    callers: Callers = kind(**settings)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        print(json.dumps(await perform(callers, json.loads(line))), flush=True)
+    # gRPC's threads have nothing to finish, and some seconds to say so.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(json.loads(sys.argv[1])))

@@ -194,7 +194,9 @@ def seen(stub: Any) -> dict[str, Any]:
         found[concept.name] = concept
         if concept.HasField("delete_time"):
             continue
-        versions = stub.ListVersions(wire.ListVersionsRequest(parent=concept.name)).versions
+        versions = stub.ListVersions(
+            wire.ListVersionsRequest(parent=concept.name, page_size=1000)
+        ).versions
         names = [version.name for version in versions]
         assert len(set(names)) == len(names)
         assert concept.latest_version == names[0]
@@ -245,8 +247,7 @@ def settle(place: Place, stub: Any, since: float) -> None:
 
 
 def code_of(error: BaseException) -> str:
-    assert isinstance(error, grpc.RpcError)
-    return str(error.code().name)
+    return str(error.code().name) if isinstance(error, grpc.RpcError) else type(error).__name__
 
 
 class TestKilled:
@@ -311,6 +312,63 @@ def kill_and_repeat(pair: str, point: str, folder: Path, *, command: bool = Fals
             assert after != before
         finally:
             server.kill()
+
+
+class TestKilledUnderLoad:
+    @pytest.mark.parametrize("pair", PAIRS)
+    def test_every_call_that_is_repeated_until_it_is_answered_is_done_once(
+        self, pair: str, tmp_path: Path
+    ) -> None:
+        writers, each, kills = 5, 10, 4
+        with fresh_place(pair, tmp_path) as place:
+            with place.registry() as registry:
+                furnish(registry, "tom")
+            running = [serve(place)]
+            unanswered = 0
+
+            def write(writer: int) -> list[int]:
+                nonlocal unanswered
+                server = running[-1]
+                numbers: list[int] = []
+                stub = server.stub()
+                for turn in range(each):
+                    # Half of the bytes are other writers' too.
+                    data = adapter(turn if turn % 2 else 1000 * writer + turn)
+                    request = upload(str(TOM), data, request_id=str(uuid4()))
+                    while len(numbers) == turn:
+                        if server is not running[-1]:
+                            server = running[-1]
+                            stub = server.stub()
+                        try:
+                            name = stub.CreateVersion(request).name
+                        except (grpc.RpcError, ValueError) as error:
+                            # A ValueError is what gRPC has for a channel that was closed meanwhile.
+                            if code_of(error) not in {"UNAVAILABLE", "CANCELLED", "ValueError"}:
+                                raise
+                            unanswered += 1
+                            time.sleep(0.02)
+                        else:
+                            numbers.append(int(name.rpartition("/")[2]))
+                return numbers
+
+            with ThreadPoolExecutor(writers) as pool:
+                writing = [pool.submit(write, writer) for writer in range(writers)]
+                for turn in range(kills):
+                    time.sleep(0.1 + 0.07 * turn)
+                    running[-1].kill()
+                    running.append(serve(place))
+                numbers = [number for written in writing for number in written.result()]
+            killed = time.monotonic()
+            assert sorted(numbers) == list(range(1, writers * each + 1))
+            assert unanswered >= kills
+            try:
+                stub = running[-1].stub()
+                found = seen(stub)
+                versions = [version for name, version in found.items() if "/versions/" in name]
+                assert len(versions) == len(numbers)
+                settle(place, stub, killed)
+            finally:
+                running[-1].kill()
 
 
 class TestRaised:

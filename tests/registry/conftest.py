@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import structlog
 
 from registry.served import BACKENDS, OWN_BACKENDS, Client, Installation, Tenant, installed
+
+
+@pytest.fixture(scope="package", autouse=True)
+def faults_alone_are_logged() -> Iterator[None]:
+    """Servers in this process log each call, on threads of their own and often between tests."""
+
+    def drop(logger: object, level: str, event: dict[str, Any]) -> dict[str, Any]:
+        if level not in {"error", "critical"}:
+            raise structlog.DropEvent
+        return event
+
+    before = structlog.get_config()
+    plain = [structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()]
+    structlog.configure(processors=[drop, *plain])
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session", params=BACKENDS)

@@ -41,15 +41,15 @@ class Aliases:
             AlreadyExists: the alias.
             InvalidArgument: `latest`, or a version of another concept.
         """
-        require_own(mutation.tenant, name)
-        number = _number(name, version)
-        if name.alias == LATEST:
-            raise InvalidArgument.in_field(
-                "alias_id", "'latest' always means the highest number; choose another name"
-            )
+        require_own(mutation.tenant, name.parent)
 
         def work(connection: Connection) -> Alias:
             concept = require_live(locked_concept(connection, name.parent), name.parent)
+            if name.alias == LATEST:
+                raise InvalidArgument.in_field(
+                    "alias_id", "'latest' always means the highest number; choose another name"
+                )
+            number = _number(name, version)
             if _row(connection, name) is not None:
                 refusal = AlreadyExists(f"{name} exists already. Move it with UpdateAlias")
                 refusal.resource = str(name)
@@ -112,18 +112,18 @@ class Aliases:
             InvalidArgument: no etag, or a version of another concept.
             EtagMismatch: another move came first.
         """
-        require_own(mutation.tenant, name)
-        number = _number(name, version)
-        if not etag:
-            raise InvalidArgument.in_field(
-                "alias.etag", "it is empty; read the alias first and send the etag that it has"
-            )
+        require_own(mutation.tenant, name.parent)
 
         def work(connection: Connection) -> Alias:
             require_live(locked_concept(connection, name.parent), name.parent)
             row = _row(connection, name)
             if row is None:
                 raise missing(name)
+            number = _number(name, version)
+            if not etag:
+                raise InvalidArgument.in_field(
+                    "alias.etag", "it is empty; read the alias first and send the etag that it has"
+                )
             require_etag(etag, _alias_of(row).etag, name)
             _require_version(connection, row.concept, name.parent.version(number))
             changed = connection.execute(
@@ -149,7 +149,7 @@ class Aliases:
         Raises:
             NotFound, ConceptDeleted, EtagMismatch: as their names say.
         """
-        require_own(mutation.tenant, name)
+        require_own(mutation.tenant, name.parent)
 
         def work(connection: Connection) -> None:
             require_live(locked_concept(connection, name.parent), name.parent)
@@ -172,7 +172,7 @@ class Aliases:
             NotFound: there never was such an alias.
             InvalidArgument: token or size.
         """
-        require_own(tenant, name)
+        require_own(tenant, name.parent)
         concept = self._database.read(lambda connection: _concept(connection, name.parent))
         chosen = select(ALIAS_MOVES).where(
             ALIAS_MOVES.c.concept == concept.id,

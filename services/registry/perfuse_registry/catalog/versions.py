@@ -107,11 +107,6 @@ class Versions:
             Unavailable: database or store do not answer, or the upload outlasted its lease.
         """
         require_own(mutation.tenant, parent)
-        if training_run and not training_run.startswith(f"tenants/{parent.tenant}/"):
-            raise InvalidArgument.in_field(
-                "version.training_run",
-                f"{training_run!r} is not a run of {parent.tenant}; name a run of the same tenant",
-            )
         content = [str(parent), claimed, training_run, description, labels or {}, validate_only]
 
         def before(connection: Connection) -> tuple[bool, Any]:
@@ -121,6 +116,11 @@ class Versions:
         if done:
             return answer  # type: ignore[no-any-return]
         concept, judged, base = self._admit(parent, data, claimed)
+        if training_run and not training_run.startswith(f"tenants/{parent.tenant}/"):
+            raise InvalidArgument.in_field(
+                "version.training_run",
+                f"{training_run!r} is not a run of {parent.tenant}; name a run of the same tenant",
+            )
         moment = now()
         metadata = judged.header.metadata
         version = Version(
@@ -231,7 +231,7 @@ class Versions:
         Raises:
             NotFound, ConceptDeleted, EtagMismatch: as their names say.
         """
-        require_own(mutation.tenant, name)
+        require_own(mutation.tenant, name.parent)
 
         def work(connection: Connection) -> Version:
             row = self._numbered_row(connection, name)
@@ -255,7 +255,7 @@ class Versions:
             NotFound, ConceptDeleted, EtagMismatch: as their names say.
             AliasInUse: an alias points at it.
         """
-        require_own(mutation.tenant, name)
+        require_own(mutation.tenant, name.parent)
 
         def work(connection: Connection) -> None:
             row = self._numbered_row(connection, name)
@@ -308,11 +308,11 @@ class Versions:
 
     def _numbered_row(self, connection: Connection, name: VersionName) -> AnyRow:
         """A version's row, its concept locked; only a number names what is to be changed."""
+        require_live(locked_concept(connection, name.parent), name.parent)
         if name.number is None:
             raise InvalidArgument.in_field(
                 "name", f"{name} is not named by its number; read it first, and use that name"
             )
-        require_live(locked_concept(connection, name.parent), name.parent)
         row = version_row(connection, name)
         if row is None:
             raise missing(name)

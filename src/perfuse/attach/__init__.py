@@ -30,7 +30,7 @@ from perfuse.attach.projection import (
     split_outputs,
     strength,
 )
-from perfuse.attach.prompt import Prompt, Slot, Tokens
+from perfuse.attach.prompt import Named, Prompt, Slot, Tokens
 from perfuse.attach.render import denoise, generate
 from perfuse.attach.silence import silence_loading
 
@@ -42,6 +42,7 @@ __all__ = [
     "CovarianceAsset",
     "CrossAttentionLayer",
     "Encoding",
+    "Named",
     "PlannedConcept",
     "Projections",
     "Prompt",

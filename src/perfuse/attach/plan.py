@@ -94,7 +94,7 @@ class ConditioningPlan:
 @torch.no_grad()
 def plan(
     base: BaseModel,
-    prompt: str,
+    prompt: str | Prompt,
     concepts: Sequence[PlannedConcept] = (),
     *,
     key_lock: KeyLock | None = None,
@@ -103,7 +103,7 @@ def plan(
 
     Args:
         base: the base model; prepared, where there are concepts.
-        prompt: text that names each of `concepts` at least once, as `<name>`.
+        prompt: text that names each of `concepts` at least once, as `<name>`; or cut already.
         concepts: in any order; the result does not depend on it.
         key_lock: LOCAL, GLOBAL or TRAINED_K. None takes the lock that the adapters were trained
             with, which must then be one.
@@ -120,7 +120,11 @@ def plan(
         raise InvalidArgument(
             f"two concepts have the same name among {', '.join(sorted(given))}; names must differ"
         )
-    parsed = Prompt.parse(prompt, given)
+    parsed = prompt if isinstance(prompt, Prompt) else Prompt.parse(prompt, given)
+    if unknown := sorted(set(parsed.names) - given.keys()):
+        raise PromptRefused(
+            f"the prompt names {', '.join(f'<{name}>' for name in unknown)}, which is not given"
+        )
     if unused := sorted(given.keys() - set(parsed.names)):
         raise PromptRefused(
             f"the prompt does not name {', '.join(f'<{name}>' for name in unused)}; write each "

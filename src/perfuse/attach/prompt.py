@@ -10,12 +10,13 @@ looked up.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from perfuse.errors import BaseModelUnsuitable, PromptRefused
 
+_CONTROL_WORDS = ("<|startoftext|>", "<|endoftext|>")
 _PLACEHOLDER = re.compile(r"<([^\s<>|]+)>")
 
 
@@ -65,6 +66,13 @@ class _Piece:
 
 
 @dataclass(frozen=True)
+class Named:
+    """A concept in a prompt, by the name under which it is planned."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Prompt:
     """A prompt cut at its placeholders.
 
@@ -73,6 +81,22 @@ class Prompt:
     """
 
     pieces: tuple[_Piece, ...]
+
+    @classmethod
+    def of(cls, parts: Iterable[str | Named]) -> Prompt:
+        """A prompt from texts, taken as they are, and concepts between them.
+
+        Raises:
+            PromptRefused: a text spells out one of the tokenizer's control words.
+        """
+        pieces = []
+        for part in parts:
+            if isinstance(part, Named):
+                pieces.append(_Piece(None, part.name))
+            elif part:
+                _refuse_control_words(part)
+                pieces.append(_Piece(part))
+        return cls(tuple(pieces))
 
     @classmethod
     def parse(cls, text: str, names: Collection[str] = ()) -> Prompt:
@@ -99,12 +123,7 @@ class Prompt:
             pieces += [_Piece(text[start : found.start()]), _Piece(None, name)]
             start = found.end()
         pieces.append(_Piece(text[start:]))
-        for control in ("<|startoftext|>", "<|endoftext|>"):
-            if control in text.lower():
-                raise PromptRefused(
-                    f"the prompt spells out {control}, which ends or begins a text for the "
-                    "encoder; leave it out"
-                )
+        _refuse_control_words(text)
         return cls(tuple(piece for piece in pieces if piece.name is not None or piece.text))
 
     @property
@@ -179,15 +198,24 @@ class Prompt:
         return ids, tuple(slots)
 
 
+def _refuse_control_words(text: str) -> None:
+    for control in _CONTROL_WORDS:
+        if control in text.lower():
+            raise PromptRefused(
+                f"the prompt spells out {control}, which ends or begins a text for the encoder; "
+                "leave it out"
+            )
+
+
 def plain(text: str) -> Prompt:
     """A caption as a prompt without placeholders, whatever it spells out in angle brackets."""
-    for control in ("<|startoftext|>", "<|endoftext|>"):
+    for control in _CONTROL_WORDS:
         text = re.sub(re.escape(control), " ", text, flags=re.IGNORECASE)
     return Prompt((_Piece(text),))
 
 
 def _checked(super_category: str) -> str:
-    for control in ("<|startoftext|>", "<|endoftext|>"):
+    for control in _CONTROL_WORDS:
         if control in super_category.lower():
             raise PromptRefused(f"the super-category {super_category!r} holds a control word")
     return super_category

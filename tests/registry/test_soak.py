@@ -39,7 +39,7 @@ ME = Mutation(TENANT, "tester")
 
 
 class Dawdling:
-    """A store that now and then takes its time, before and after what it does."""
+    """A store that now and then takes its time, or does what it should and then fails to say so."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -50,17 +50,25 @@ class Dawdling:
     def put(self, tenant: str, digest: str, data: bytes) -> None:
         dawdle()
         self._store.put(tenant, digest, data)
-        dawdle()
+        # Sometimes for so long that several collections come by.
+        dawdle(1.0 if random.random() < 0.2 else 0.06)
+        fail(0.03)
 
     def delete(self, tenant: str, digest: str) -> None:
         dawdle()
         self._store.delete(tenant, digest)
+        fail(0.3)
         dawdle()
 
 
-def dawdle() -> None:
+def dawdle(most: float = 0.06) -> None:
     if random.random() < 0.3:
-        time.sleep(random.uniform(0, 0.06))
+        time.sleep(random.uniform(0, most))
+
+
+def fail(chance: float) -> None:
+    if random.random() < chance:
+        raise Unavailable("the answer got lost")
 
 
 class Soak:
@@ -141,7 +149,7 @@ class Soak:
         """A collection, which may meet another."""
         try:
             done = self._registry.garbage.collect()
-        except Aborted:
+        except (Aborted, Unavailable):
             self.counts["collections given up"] += 1
             return
         self.counts["collections"] += 1
@@ -164,9 +172,12 @@ class Soak:
         try:
             made = self._registry.versions.create(ME, concept, POOL[key], key)
         except Unavailable as refusal:
-            if "lease" not in str(refusal):
+            if "lease" in str(refusal):
+                self.counts["outlasted their lease"] += 1
+            elif "answer" in str(refusal):
+                self.counts["answers lost"] += 1
+            else:
                 raise
-            self.counts["outlasted their lease"] += 1
             return None
         self.counts["made"] += 1
         return made.name, key

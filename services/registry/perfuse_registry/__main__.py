@@ -11,7 +11,7 @@ from typing import Annotated, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
-from perfuse.errors import PerfuseError
+from perfuse.errors import FailedPrecondition, PerfuseError
 from perfuse_registry import schema
 from perfuse_registry.database import Database
 from perfuse_registry.registry import Registry
@@ -36,8 +36,11 @@ def _in_sentences(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except PerfuseError as error:
-            Console(stderr=True, soft_wrap=True).print(f"perfuse-registry: {error}", markup=False)
-            raise typer.Exit(1) from None
+            sentence = str(error)
+        except OSError as error:
+            sentence = f"{error.filename or 'the system'}: {error.strerror or error}"
+        Console(stderr=True, soft_wrap=True).print(f"perfuse-registry: {sentence}", markup=False)
+        raise typer.Exit(1)
 
     return run
 
@@ -82,7 +85,9 @@ def token(
 
     place = file or RegistrySettings.load().token_file
     if place is None:
-        raise typer.BadParameter("set PERFUSE_REGISTRY_TOKEN_FILE or give --file")
+        raise FailedPrecondition(
+            "there is no file for it: set PERFUSE_REGISTRY_TOKEN_FILE, or give --file"
+        )
     print(mint(place, tenant, subject, role or ["admin"]))
 
 
@@ -138,7 +143,6 @@ async def _serve(settings: RegistrySettings) -> None:
     from perfuse.serving import logs, tracing
     from perfuse.serving.edge import Edge
     from perfuse.serving.run import Server
-    from perfuse.serving.settings import host_port
     from perfuse.serving.validation import ProtovalidateValidator
     from perfuse.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
     from perfuse_registry.servicer import RegistryServicer, request_kinds
@@ -149,16 +153,12 @@ async def _serve(settings: RegistrySettings) -> None:
     validator.prepare(*request_kinds())
     tracer, end_tracing = tracing.configure("perfuse-registry")
     edge = Edge(settings.authenticator(), validator, tracer=tracer, threads=settings.threads)
-    end_metrics: Callable[[], None] = lambda: None  # noqa: E731
-    if settings.metrics_address is not None:
-        _, end_metrics = edge.metrics.expose(*host_port(settings.metrics_address))
 
     async def ready() -> None:
         await asyncio.to_thread(registry.check)
 
     async def close() -> None:
         registry.close()
-        end_metrics()
         end_tracing()
 
     server = Server.from_settings(settings, edge, ready=ready)

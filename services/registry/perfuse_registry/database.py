@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import threading
 import time
@@ -42,6 +43,8 @@ class Database:
     def __init__(self, url: str, connections: int = 16) -> None:
         parsed = _parse(url)
         self.dialect = parsed.get_backend_name()
+        self._file = parsed.database if self.dialect == "sqlite" else None
+        self._found: tuple[int, int] | None = None
         self._engine = _engine(parsed, connections)
         # A statement of its own needs no transaction around it, so reads save two round trips;
         # with connections of their own they need not be told so each time.
@@ -112,10 +115,24 @@ class Database:
         Raises:
             Unavailable: it does not.
         """
+        if self._file is not None:
+            self._look_for(self._file)
         self.read(lambda connection: connection.exec_driver_sql("SELECT 1"))
 
+    def _look_for(self, file: str) -> None:
+        """SQLite goes on with a file that was deleted or replaced, and what it writes is lost."""
+        try:
+            status = os.stat(file)
+        except OSError as error:
+            raise _unavailable(error) from error
+        found = status.st_dev, status.st_ino
+        if self._found not in (None, found):
+            _log.warning("the database's file is another one; opening it anew")
+            self.close()
+        self._found = found
+
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; a later call opens new ones."""
         self._engine.dispose()
         self._reading.dispose()
 

@@ -79,6 +79,7 @@ class Registry:
             Unavailable: one of them does not.
             WrongRevision: the database was migrated meanwhile.
         """
+        self._database.check()
         schema.require_revision(self._database)
         self._blobs.check()
 

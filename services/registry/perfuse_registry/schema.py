@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import secrets
+from functools import cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import DBAPIError
 
-from perfuse.errors import WrongRevision
+from perfuse.errors import FailedPrecondition, InvalidArgument, WrongRevision
 from perfuse_registry.database import Database
 from perfuse_registry.tables import SECRETS
 
@@ -19,6 +21,7 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 _PAGE_TOKEN_KEY = "page_token_key"
 
 
+@cache
 def latest_revision() -> str:
     """The revision that this release works with."""
     head = ScriptDirectory(str(_MIGRATIONS)).get_current_head()
@@ -35,13 +38,54 @@ def current_revision(database: Database) -> str | None:
 
 
 def migrate(database: Database, revision: str = "head") -> None:
-    """Bring the database to `revision`, from any earlier or later one, in one transaction."""
+    """Bring the database to `revision`, from any earlier or later one, in one transaction.
+
+    Raises:
+        InvalidArgument: there is no such revision.
+        WrongRevision: the database is at one that this release does not know.
+        FailedPrecondition: the database did not do it; it is as before.
+    """
+    script = ScriptDirectory(str(_MIGRATIONS))
+    known = [entry.revision for entry in script.walk_revisions()]
+    if revision not in ("head", "base", *known):
+        raise InvalidArgument(
+            f"{revision[:80]!r} is no revision of this release; it has {', '.join(known)}. Give "
+            "one of them, `head` or `base`"
+        )
+    try:
+        with database.engine.begin() as connection:
+            _lock(connection)
+            _migrate(connection, revision, known)
+    except DBAPIError as error:
+        raise FailedPrecondition(
+            f"the database could not be migrated, and is as before: {error.orig}. Mend that, then "
+            "migrate again"
+        ) from error
+
+
+def _migrate(connection: Connection, revision: str, known: list[str]) -> None:
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in known:
+        raise WrongRevision(
+            f"the database is at revision {current}, which this release does not know. Migrate "
+            "with the release that made it"
+        )
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
-    with database.engine.begin() as connection:
-        config.attributes["connection"] = connection
-        down = revision == "base" or _is_before(revision, database)
-        (command.downgrade if down else command.upgrade)(config, revision)
+    config.attributes["connection"] = connection
+    # Newest first: what stands behind the current one is earlier.
+    earlier = known[known.index(current) + 1 :] if current is not None else []
+    down = revision == "base" or revision in earlier
+    (command.downgrade if down else command.upgrade)(config, revision)
+
+
+def _lock(connection: Connection) -> None:
+    """Let those who migrate at once do so one after the other; SQLite does so by itself."""
+    if connection.dialect.name == "postgresql":
+        # To alter a large table takes longer than any call may.
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'")
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('perfuse.migrate'))")
 
 
 def require_revision(database: Database) -> None:
@@ -74,11 +118,3 @@ def page_token_key(database: Database) -> bytes:
             )
         )
     return bytes.fromhex(found)
-
-
-def _is_before(revision: str, database: Database) -> bool:
-    current = current_revision(database)
-    if revision == "head" or current is None or current == revision:
-        return False
-    script = ScriptDirectory(str(_MIGRATIONS))
-    return any(entry.revision == revision for entry in script.iterate_revisions(current, "base"))

@@ -9,7 +9,7 @@ AGAINST ?= HEAD
 # diffusers' imports remark on picture processors that nothing here uses.
 export TRANSFORMERS_VERBOSITY := error
 
-.PHONY: help install demo test lint types proto breaking bench clean
+.PHONY: help install demo test lint types proto breaking bench bench-registry clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ breaking: $(READY) ## Do the protos still speak to clients of AGAINST (a git rev
 
 bench: $(READY) ## Ratios against peers, measured here
 	$(BIN)/python -m bench
+
+bench-registry: $(READY) ## The Registry beside MLflow's model registry server
+	$(BIN)/python -m bench.registry
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

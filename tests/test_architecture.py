@@ -60,7 +60,13 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse.cli": {"perfuse.cli", "perfuse.errors", "perfuse.attach", "perfuse"},
     "perfuse.names": {"perfuse.errors"},
     "perfuse.v1": {"perfuse.v1", "google", "grpc"},
-    "perfuse.client": {"perfuse.client", "perfuse.errors", "perfuse.names", *WIRE},
+    "perfuse.client": {
+        "perfuse.adapter.header",
+        "perfuse.client",
+        "perfuse.errors",
+        "perfuse.names",
+        *WIRE,
+    },
     "perfuse.serving": {
         "perfuse.serving",
         "perfuse.errors",
@@ -87,7 +93,13 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_registry.servicer": {*RULES, "google", "perfuse.serving", "perfuse.v1"},
     "perfuse_registry.settings": {*RULES, "perfuse.serving", "pydantic", "pydantic_settings"},
     "perfuse_registry.tables": {*RULES, "sqlalchemy", "sqlmodel"},
-    "perfuse_renderer": {"perfuse.errors", "perfuse.names", "perfuse_renderer"},
+    "perfuse_renderer": {
+        "perfuse.adapter",
+        "perfuse.client",
+        "perfuse.errors",
+        "perfuse.names",
+        "perfuse_renderer",
+    },
     "perfuse_renderer.engine": {
         "perfuse.attach",
         "perfuse.errors",

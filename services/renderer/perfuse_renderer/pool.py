@@ -1,0 +1,227 @@
+"""Adapters by digest: in memory, on disk, in the Registry, in that order.
+
+What a name stands for is asked of the Registry with the caller's own credential, and remembered
+for `FRESH_SECONDS`, for that caller's tenant alone. If the Registry does not answer, what was
+remembered goes on being used for `STALE_SECONDS`: what is cached keeps rendering. Numbered versions
+never change, so for them staleness means nothing but a right withdrawn.
+
+Bytes are kept by digest, for everyone: a digest is only ever reached through a name that the
+Registry has answered for the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from perfuse.adapter import Adapter
+from perfuse.adapter.header import digest as digest_of
+from perfuse.client.registry import FoundVersion
+from perfuse.errors import DataLoss, Unavailable
+from perfuse.names import VersionName
+
+FRESH_SECONDS = 5.0
+STALE_SECONDS = 3600.0
+
+T = TypeVar("T")
+
+
+class Source(Protocol):
+    """Where versions come from: `perfuse.client.registry.RegistryClient`."""
+
+    async def version(self, name: VersionName, authorization: str) -> FoundVersion:
+        """What a name stands for."""
+        ...
+
+    async def adapter(self, name: VersionName, authorization: str) -> tuple[FoundVersion, bytes]:
+        """A version with its bytes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PooledAdapter:
+    """An adapter that is ready to be planned with.
+
+    Attributes:
+        version: by number, with its digest.
+        adapter: its tensors, on the CPU; never changed.
+    """
+
+    version: FoundVersion
+    adapter: Adapter
+
+
+class AdapterPool:
+    """Keeps adapters at hand.
+
+    Args:
+        source: where they come from.
+        directory: where they are kept on disk; None for nowhere.
+        max_bytes: of adapters in memory.
+        max_disk_bytes: of adapters on disk.
+        clock: seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        directory: Path | None = None,
+        *,
+        max_bytes: int = 256 << 20,
+        max_disk_bytes: int = 4 << 30,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._disk = _Disk(directory, max_disk_bytes) if directory else None
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._names: OrderedDict[tuple[str, VersionName], tuple[float, FoundVersion]]
+        self._names = OrderedDict()
+        self._adapters: OrderedDict[str, tuple[Adapter, int]] = OrderedDict()
+        self._bytes = 0
+        self._flights: dict[object, asyncio.Task[Any]] = {}
+
+    @property
+    def count(self) -> int:
+        """Adapters in memory."""
+        return len(self._adapters)
+
+    @property
+    def size_bytes(self) -> int:
+        """Their files' size."""
+        return self._bytes
+
+    async def get(self, tenant: str, name: VersionName, authorization: str) -> PooledAdapter:
+        """The adapter that a name stands for.
+
+        Args:
+            tenant: the caller's.
+            name: by number, alias or `latest`.
+            authorization: the caller's credential, with which the Registry is asked.
+
+        Raises:
+            NotFound: the Registry knows no such version, or the caller may not see it.
+            Unavailable: the Registry does not answer, and nothing that would do is at hand.
+            DataLoss, AdapterRefused: what came is not an adapter of its digest.
+        """
+        version = await self._resolve(tenant, name, authorization)
+        adapter = self._in_memory(version.digest)
+        if adapter is None:
+            adapter = await self._once(version.digest, lambda: self._load(version, authorization))
+        return PooledAdapter(version, adapter)
+
+    async def _resolve(self, tenant: str, name: VersionName, authorization: str) -> FoundVersion:
+        key = (tenant, name)
+        known = self._names.get(key)
+        if known is not None and self._clock() - known[0] < FRESH_SECONDS:
+            return known[1]
+        try:
+            # Another caller of the tenant may have another right: each asks with its own.
+            found = await self._once(
+                (key, authorization), lambda: self._source.version(name, authorization)
+            )
+        except Unavailable:
+            if known is not None and self._clock() - known[0] < STALE_SECONDS:
+                return known[1]
+            raise
+        self._names[key] = (self._clock(), found)
+        self._names.move_to_end(key)
+        while len(self._names) > 100_000:
+            self._names.popitem(last=False)
+        return found
+
+    def _in_memory(self, digest: str) -> Adapter | None:
+        kept = self._adapters.get(digest)
+        if kept is None:
+            return None
+        self._adapters.move_to_end(digest)
+        return kept[0]
+
+    async def _load(self, version: FoundVersion, authorization: str) -> Adapter:
+        data = None
+        if self._disk is not None:
+            data = await asyncio.to_thread(self._disk.read, version.digest)
+        if data is None:
+            _, data = await self._source.adapter(version.name, authorization)
+            if digest_of(data) != version.digest:
+                raise DataLoss(
+                    f"the bytes that came for {version.name} are not those of {version.digest}. "
+                    "Ask the Registry's operator to verify"
+                )
+            if self._disk is not None:
+                await asyncio.to_thread(self._disk.write, version.digest, data)
+        adapter = await asyncio.to_thread(Adapter.from_bytes, data)
+        self._keep(version.digest, adapter, len(data))
+        return adapter
+
+    def _keep(self, digest: str, adapter: Adapter, size: int) -> None:
+        self._adapters[digest] = (adapter, size)
+        self._bytes += size
+        while self._bytes > self._max_bytes and len(self._adapters) > 1:
+            _, (_, dropped) = self._adapters.popitem(last=False)
+            self._bytes -= dropped
+
+    async def _once(self, key: object, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """The result of `work`, done once for all who ask meanwhile, whoever of them goes away."""
+        flight: asyncio.Task[T] | None = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.ensure_future(work())
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        return await asyncio.shield(flight)
+
+    def _landed(self, key: object, flight: asyncio.Task[Any]) -> None:
+        del self._flights[key]
+        if not flight.cancelled():
+            # All who asked may have gone away; then nobody else looks at what went wrong.
+            flight.exception()
+
+
+class _Disk:
+    """Adapter files by digest in a folder of our own; a damaged one counts as absent."""
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def read(self, digest: str) -> bytes | None:
+        path = self._path(digest)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        if digest_of(data) != digest:
+            path.unlink(missing_ok=True)
+            return None
+        os.utime(path)
+        return data
+
+    def write(self, digest: str, data: bytes) -> None:
+        """Keep the bytes if the disk will have them; a cache that cannot is still a cache."""
+        draft = self._directory / f".{secrets.token_hex(8)}.tmp"
+        try:
+            draft.write_bytes(data)
+            draft.replace(self._path(digest))
+            self._make_room()
+        except OSError:
+            draft.unlink(missing_ok=True)
+
+    def _make_room(self) -> None:
+        files = [(path.stat(), path) for path in self._directory.glob("*.safetensors")]
+        total = sum(stat.st_size for stat, _ in files)
+        for stat, path in sorted(files, key=lambda entry: entry[0].st_mtime):
+            if total <= self._max_bytes:
+                return
+            path.unlink(missing_ok=True)
+            total -= stat.st_size
+
+    def _path(self, digest: str) -> Path:
+        return self._directory / f"{digest.removeprefix('sha256:')}.safetensors"

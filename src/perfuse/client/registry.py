@@ -1,0 +1,147 @@
+"""The Registry as services call it: asynchronous, with the credential of whoever is asking."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Self
+
+import grpc
+
+from perfuse.adapter.header import digest as digest_of
+from perfuse.client.faults import from_rpc_error
+from perfuse.errors import DataLoss
+from perfuse.names import VersionName
+from perfuse.v1 import registry_pb2 as wire
+from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
+
+MAX_MESSAGE_BYTES = 8 << 20
+
+# Only what certainly did nothing is tried again (AIP-194).
+_SERVICE_CONFIG = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{"service": "perfuse.v1.RegistryService"}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 3,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundVersion:
+    """What a name of a version stands for at the moment.
+
+    Attributes:
+        name: by number.
+        digest: of the adapter's bytes.
+        base_model: `baseModels/{id}`.
+        fingerprint: of the base model.
+        super_category: as the adapter says.
+        bias, temperature: suggested for rendering.
+    """
+
+    name: VersionName
+    digest: str
+    base_model: str
+    fingerprint: str
+    super_category: str
+    bias: float
+    temperature: float
+
+
+class RegistryClient:
+    """Calls to one Registry; a channel that is made once and shared.
+
+    Args:
+        target: `host:port`.
+        credentials: of TLS; None for plain text on loopback.
+        timeout: seconds for a call, retries included.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        *,
+        timeout: float = 10.0,
+    ) -> None:
+        options = [
+            ("grpc.service_config", _SERVICE_CONFIG),
+            ("grpc.enable_retries", 1),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ]
+        if credentials is None:
+            self._channel: Any = grpc.aio.insecure_channel(target, options=options)
+        else:
+            self._channel = grpc.aio.secure_channel(target, credentials, options=options)
+        self._stub: Any = RegistryServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._timeout = timeout
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def version(self, name: VersionName, authorization: str) -> FoundVersion:
+        """The version that a name stands for, by number, alias or `latest`.
+
+        Args:
+            name: of any tenant; what the credential may not see is not found.
+            authorization: the caller's own credential, as its metadata had it.
+
+        Raises:
+            PerfuseError: as the Registry refused, among them NotFound and Unavailable.
+        """
+        request = wire.GetVersionRequest(name=str(name))
+        return _found(await self._call(self._stub.GetVersion, request, authorization))
+
+    async def adapter(self, name: VersionName, authorization: str) -> tuple[FoundVersion, bytes]:
+        """A version with its bytes, whose digest was compared here too.
+
+        Raises:
+            DataLoss: the bytes are not those of the digest.
+            PerfuseError: as the Registry refused.
+        """
+        request = wire.DownloadAdapterRequest(name=str(name))
+        answer = await self._call(self._stub.DownloadAdapter, request, authorization)
+        found = _found(answer.version)
+        if digest_of(answer.adapter) != found.digest:
+            raise DataLoss(
+                f"the bytes that came for {found.name} are not those of {found.digest}. Download "
+                "them again; if that does not help, ask the Registry's operator to verify"
+            )
+        return found, answer.adapter
+
+    async def _call(self, method: Any, request: Any, authorization: str) -> Any:
+        metadata = (("authorization", authorization),)
+        try:
+            return await method(request, timeout=self._timeout, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+
+def _found(sent: wire.Version) -> FoundVersion:
+    return FoundVersion(
+        name=VersionName.parse(sent.name),
+        digest=sent.digest,
+        base_model=sent.base_model,
+        fingerprint=sent.base_model_fingerprint,
+        super_category=sent.super_category,
+        bias=sent.bias,
+        temperature=sent.temperature,
+    )

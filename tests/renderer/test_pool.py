@@ -1,0 +1,214 @@
+"""Adapters come once, stay verified, and outlast a Registry that is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bases import random_adapter
+
+from perfuse.attach import BaseModel
+from perfuse.client.registry import FoundVersion
+from perfuse.errors import DataLoss, NotFound, Unavailable
+from perfuse.names import ConceptName, VersionName
+from perfuse_renderer.pool import FRESH_SECONDS, STALE_SECONDS, AdapterPool
+
+TOM = ConceptName("acme", "tom")
+TOKEN = "Bearer a"
+
+
+class Shelf:
+    """A Registry's place: the same answers, counted, and faults on request."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.files = [random_adapter(base, seed, "cat").to_bytes() for seed in range(4)]
+        self.digests = [random_adapter(base, seed, "cat").digest for seed in range(4)]
+        self.prod = 1
+        self.away = False
+        self.asked = 0
+        self.downloads = 0
+        self.gate: asyncio.Event | None = None
+
+    def _found(self, name: VersionName) -> FoundVersion:
+        number = self.prod if name.version == "prod" else name.number
+        if name.tenant != "acme" or number is None or number > len(self.files):
+            raise NotFound(f"no {name}")
+        digest = self.digests[number - 1]
+        return FoundVersion(TOM.version(number), digest, "baseModels/b", "f", "cat", 0.7, 0.1)
+
+    async def version(self, name: VersionName, authorization: str) -> FoundVersion:
+        self.asked += 1
+        if self.away:
+            raise Unavailable("away")
+        return self._found(name)
+
+    async def adapter(self, name: VersionName, authorization: str) -> tuple[FoundVersion, bytes]:
+        self.downloads += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.away:
+            raise Unavailable("away")
+        found = self._found(name)
+        return found, self.files[self.digests.index(found.digest)]
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def shelf(base: BaseModel) -> Shelf:
+    return Shelf(base)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+Made = Callable[..., AdapterPool]
+
+
+@pytest.fixture
+def pool(shelf: Shelf, clock: Clock, tmp_path: Path) -> AdapterPool:
+    return AdapterPool(shelf, tmp_path / "disk", clock=clock)
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+def test_an_adapter_comes_once_and_is_that_of_its_digest(pool: AdapterPool, shelf: Shelf) -> None:
+    async def work() -> None:
+        for _ in range(3):
+            found = await pool.get("acme", TOM.version("prod"), TOKEN)
+            assert found.version.name == TOM.version(1)
+            assert found.adapter.digest == shelf.digests[0]
+        assert (shelf.asked, shelf.downloads, pool.count) == (1, 1, 1)
+        assert pool.size_bytes == len(shelf.files[0])
+
+    run(work())
+
+
+def test_many_who_ask_at_once_wait_for_one_download(pool: AdapterPool, shelf: Shelf) -> None:
+    async def work() -> None:
+        shelf.gate = asyncio.Event()
+        asking = [asyncio.create_task(pool.get("acme", TOM.version(2), TOKEN)) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        # Whoever asked first goes away; the others must not lose their adapter by it.
+        asking[0].cancel()
+        await asyncio.sleep(0)
+        shelf.gate.set()
+        found = await asyncio.gather(*asking[1:])
+        assert {each.adapter.digest for each in found} == {shelf.digests[1]}
+        assert shelf.downloads == 1
+
+    run(work())
+
+
+def test_an_alias_that_moves_is_followed_within_the_stated_time(
+    pool: AdapterPool, shelf: Shelf, clock: Clock
+) -> None:
+    async def work() -> None:
+        prod = TOM.version("prod")
+        assert (await pool.get("acme", prod, TOKEN)).version.name == TOM.version(1)
+        shelf.prod = 3
+        assert (await pool.get("acme", prod, TOKEN)).version.name == TOM.version(1)
+        clock.now += FRESH_SECONDS
+        assert (await pool.get("acme", prod, TOKEN)).version.name == TOM.version(3)
+
+    run(work())
+
+
+def test_what_is_cached_renders_on_while_the_registry_is_away(
+    pool: AdapterPool, shelf: Shelf, clock: Clock
+) -> None:
+    async def work() -> None:
+        await pool.get("acme", TOM.version("prod"), TOKEN)
+        shelf.away = True
+        clock.now += STALE_SECONDS - 1
+        assert (await pool.get("acme", TOM.version("prod"), TOKEN)).version.name.number == 1
+        with pytest.raises(Unavailable):
+            await pool.get("acme", TOM.version(2), TOKEN)
+        clock.now += 2
+        with pytest.raises(Unavailable):
+            await pool.get("acme", TOM.version("prod"), TOKEN)
+
+    run(work())
+
+
+def test_one_tenant_s_answer_is_not_another_s(pool: AdapterPool, shelf: Shelf) -> None:
+    async def work() -> None:
+        await pool.get("acme", TOM.version(1), TOKEN)
+        asked = shelf.asked
+        shelf.away = True
+        with pytest.raises(Unavailable):
+            await pool.get("globex", TOM.version(1), "Bearer g")
+        assert shelf.asked == asked + 1
+
+    run(work())
+
+
+def test_a_refusal_is_not_remembered(pool: AdapterPool, shelf: Shelf) -> None:
+    async def work() -> None:
+        for _ in range(2):
+            with pytest.raises(NotFound):
+                await pool.get("acme", TOM.version(9), TOKEN)
+        assert shelf.asked == 2
+
+    run(work())
+
+
+def test_a_new_process_finds_its_adapters_on_disk(
+    shelf: Shelf, clock: Clock, tmp_path: Path, pool: AdapterPool
+) -> None:
+    async def work() -> None:
+        await pool.get("acme", TOM.version(1), TOKEN)
+        again = AdapterPool(shelf, tmp_path / "disk", clock=clock)
+        assert (await again.get("acme", TOM.version(1), TOKEN)).adapter.digest == shelf.digests[0]
+        assert shelf.downloads == 1
+        (file,) = (tmp_path / "disk").iterdir()
+        file.write_bytes(b"x" + file.read_bytes()[1:])
+        third = AdapterPool(shelf, tmp_path / "disk", clock=clock)
+        assert (await third.get("acme", TOM.version(1), TOKEN)).adapter.digest == shelf.digests[0]
+        assert shelf.downloads == 2
+
+    run(work())
+
+
+def test_memory_and_disk_are_bounded(shelf: Shelf, clock: Clock, tmp_path: Path) -> None:
+    async def work() -> None:
+        room = 2 * len(shelf.files[0]) + 10
+        pool = AdapterPool(
+            shelf, tmp_path / "disk", max_bytes=room, max_disk_bytes=room, clock=clock
+        )
+        for number in (1, 2, 3, 4):
+            await pool.get("acme", TOM.version(number), TOKEN)
+        assert pool.count == 2
+        assert pool.size_bytes <= room
+        assert len(list((tmp_path / "disk").iterdir())) == 2
+
+    run(work())
+
+
+def test_bytes_of_another_digest_are_never_used(shelf: Shelf, clock: Clock) -> None:
+    class Liar(Shelf):
+        async def adapter(
+            self, name: VersionName, authorization: str
+        ) -> tuple[FoundVersion, bytes]:
+            found = self._found(name)
+            return found, self.files[-1]
+
+    async def work(liar: Liar) -> None:
+        with pytest.raises(DataLoss):
+            await AdapterPool(liar, clock=clock).get("acme", TOM.version(1), TOKEN)
+
+    liar = Liar.__new__(Liar)
+    liar.__dict__.update(shelf.__dict__)
+    run(work(liar))

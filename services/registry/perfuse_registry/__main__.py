@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
@@ -27,7 +28,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_console = Console()
+# What is told may go to a file or another command, which want no lines broken.
+_console = Console(soft_wrap=True)
 
 
 def _in_sentences(command: Callable[P, R]) -> Callable[P, R]:
@@ -97,8 +99,7 @@ def verify(
     tenant: Annotated[str, typer.Option(help="Only this tenant's adapters.")] = "",
 ) -> None:
     """Read every stored adapter and compare it with its digest; exit 2 if one is damaged."""
-    registry = _open()
-    with _console.status("reading every adapter"):
+    with _open() as registry, _console.status("reading every adapter"):
         report = registry.integrity.verify(tenant)
     _console.print(
         f"{report.checked} adapters read, {report.damaged_count} damaged; "
@@ -116,8 +117,8 @@ def collect_garbage(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only.")] = False,
 ) -> None:
     """Purge deleted concepts and remove bytes that nothing refers to, in two phases."""
-    registry = _open()
-    done = registry.garbage.collect(dry_run=dry_run)
+    with _open() as registry:
+        done = registry.garbage.collect(dry_run=dry_run)
     _console.print(
         f"{'would be ' if dry_run else ''}purged: {done.purged_concepts} concepts; condemned: "
         f"{done.condemned} adapters; removed: {done.removed} adapters ({done.removed_bytes} "
@@ -134,8 +135,13 @@ def _migrate(settings: RegistrySettings, revision: str) -> None:
     database.close()
 
 
-def _open() -> Registry:
-    return Registry.from_settings(RegistrySettings.load())
+@contextmanager
+def _open() -> Iterator[Registry]:
+    registry = Registry.from_settings(RegistrySettings.load())
+    try:
+        yield registry
+    finally:
+        registry.close()
 
 
 async def _serve(settings: RegistrySettings) -> None:

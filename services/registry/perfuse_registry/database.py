@@ -91,18 +91,24 @@ class Database:
             Aborted: others were in the way every time.
         """
         for attempt in range(_ATTEMPTS):
+            worked = False
             try:
                 with self._writer, self._engine.begin() as connection:
-                    return work(connection)
+                    result = work(connection)
+                    worked = True
             except IntegrityError as error:
                 # Two that insert the same row: the second looks again, and finds the first's.
                 cause: DBAPIError = error
             except DBAPIError as error:
+                if error.connection_invalidated and not worked and attempt == 0:
+                    continue  # As in `read`; nothing can have been committed.
                 if getattr(error.orig, "sqlstate", None) not in _LOST_RACES:
                     raise _unavailable(error) from error
                 cause = error
             except PoolTimeout as error:
                 raise _unavailable(error) from error
+            else:
+                return result
             _log.info("transaction lost a race: %s", type(cause.orig).__name__)
             time.sleep(random.uniform(0.0, 0.01 * 2**attempt))
         raise Aborted(

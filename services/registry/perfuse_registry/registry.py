@@ -61,16 +61,20 @@ class Registry:
             WrongRevision, Unavailable, DataLoss, InvalidArgument: it cannot be served.
         """
         database = Database(settings.database_url.get_secret_value(), settings.threads)
-        blobs = settings.blobs()
-        blobs.self_test()
-        return cls(
-            database,
-            blobs,
-            concept_retention=settings.concept_retention,
-            garbage_grace=settings.garbage_grace,
-            request_retention=settings.request_retention,
-            lease=settings.lease,
-        )
+        try:
+            blobs = settings.blobs()
+            blobs.self_test()
+            return cls(
+                database,
+                blobs,
+                concept_retention=settings.concept_retention,
+                garbage_grace=settings.garbage_grace,
+                request_retention=settings.request_retention,
+                lease=settings.lease,
+            )
+        except BaseException:
+            database.close()
+            raise
 
     def check(self) -> None:
         """Readiness: return if database and store answer.

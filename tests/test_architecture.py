@@ -100,6 +100,7 @@ ALLOWED: dict[str, set[str]] = {
         "perfuse.names",
         "perfuse_renderer",
     },
+    "perfuse_renderer.planning": {"perfuse", "perfuse_renderer"},
     "perfuse_renderer.engine": {
         "perfuse.attach",
         "perfuse.errors",

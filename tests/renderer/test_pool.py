@@ -8,51 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bases import random_adapter
 
 from perfuse.attach import BaseModel
 from perfuse.client.registry import FoundVersion
 from perfuse.errors import DataLoss, NotFound, Unavailable
-from perfuse.names import ConceptName, VersionName
+from perfuse.names import VersionName
 from perfuse_renderer.pool import FRESH_SECONDS, STALE_SECONDS, AdapterPool
 
-TOM = ConceptName("acme", "tom")
-TOKEN = "Bearer a"
-
-
-class Shelf:
-    """A Registry's place: the same answers, counted, and faults on request."""
-
-    def __init__(self, base: BaseModel) -> None:
-        self.files = [random_adapter(base, seed, "cat").to_bytes() for seed in range(4)]
-        self.digests = [random_adapter(base, seed, "cat").digest for seed in range(4)]
-        self.prod = 1
-        self.away = False
-        self.asked = 0
-        self.downloads = 0
-        self.gate: asyncio.Event | None = None
-
-    def _found(self, name: VersionName) -> FoundVersion:
-        number = self.prod if name.version == "prod" else name.number
-        if name.tenant != "acme" or number is None or number > len(self.files):
-            raise NotFound(f"no {name}")
-        digest = self.digests[number - 1]
-        return FoundVersion(TOM.version(number), digest, "baseModels/b", "f", "cat", 0.7, 0.1)
-
-    async def version(self, name: VersionName, authorization: str) -> FoundVersion:
-        self.asked += 1
-        if self.away:
-            raise Unavailable("away")
-        return self._found(name)
-
-    async def adapter(self, name: VersionName, authorization: str) -> tuple[FoundVersion, bytes]:
-        self.downloads += 1
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.away:
-            raise Unavailable("away")
-        found = self._found(name)
-        return found, self.files[self.digests.index(found.digest)]
+from .shelf import TOKEN, TOM, Shelf
 
 
 class Clock:
@@ -202,13 +165,11 @@ def test_bytes_of_another_digest_are_never_used(shelf: Shelf, clock: Clock) -> N
         async def adapter(
             self, name: VersionName, authorization: str
         ) -> tuple[FoundVersion, bytes]:
-            found = self._found(name)
+            found = self.found(name)
             return found, self.files[-1]
 
     async def work(liar: Liar) -> None:
         with pytest.raises(DataLoss):
             await AdapterPool(liar, clock=clock).get("acme", TOM.version(1), TOKEN)
 
-    liar = Liar.__new__(Liar)
-    liar.__dict__.update(shelf.__dict__)
-    run(work(liar))
+    run(work(Liar(shelf.base)))

@@ -47,7 +47,7 @@ from perfuse_registry.database import AnyRow, Database
 from perfuse_registry.failpoints import VARIABLE
 from perfuse_registry.messages import described_base_model
 from perfuse_registry.registry import Registry
-from registry.databases import fresh_database
+from registry.databases import Prepare, fresh_database
 from registry.samples import base_model
 from registry.stores import fresh_bucket
 
@@ -126,8 +126,14 @@ def furnish(registry: Registry, *concepts: str) -> None:
 
 
 @contextmanager
-def fresh_place(pair: str, folder: Path) -> Iterator[Place]:
-    """An empty database and an empty store, of one of `PAIRS`."""
+def fresh_place(pair: str, folder: Path, prepare: Prepare = migrate) -> Iterator[Place]:
+    """A database of its own and an empty store.
+
+    Args:
+        pair: One of `PAIRS`.
+        folder: Empty; for a store that is a directory.
+        prepare: Of `fresh_database`; by default the database has its tables and nothing in them.
+    """
     dialect, kind = pair.split("+")
     if kind == "directory":
         where = {"PERFUSE_REGISTRY_BLOB_DIRECTORY": str(folder / "blobs")}
@@ -139,7 +145,7 @@ def fresh_place(pair: str, folder: Path) -> Iterator[Place]:
             "PERFUSE_REGISTRY_S3_ACCESS_KEY": bucket.access_key,
             "PERFUSE_REGISTRY_S3_SECRET_KEY": bucket.secret_key,
         }
-    with fresh_database(dialect, prepare=migrate) as url:
+    with fresh_database(dialect, prepare=prepare) as url:
         yield Place(url, {"PERFUSE_REGISTRY_DATABASE_URL": url, **where})
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -32,7 +33,16 @@ from perfuse_registry.database import Database
 from perfuse_registry.failpoints import NAMES, Reached, arm, reach
 from perfuse_registry.registry import Registry
 from perfuse_registry.tables import BLOBS, LEASES, VERSIONS
-from registry.processes import PAIRS, TENANT, Place, ServerProcess, fresh_place, furnish, start
+from registry.processes import (
+    PAIRS,
+    TENANT,
+    Place,
+    ServerProcess,
+    fresh_place,
+    furnish,
+    migrate,
+    start,
+)
 from registry.samples import adapter, upload
 
 LEASE_SECONDS = 0.25
@@ -158,12 +168,12 @@ def armed(points: list[str], action: str) -> str:
     )
 
 
-@contextmanager
-def furnished(pair: str, folder: Path) -> Iterator[tuple[Place, Registry]]:
+def furnish_database(url: str) -> None:
     """tom has versions 1 to 3, of which prod was moved to 1; tim has the bytes of tom's first."""
+    migrate(url)
     with (
-        fresh_place(pair, folder) as place,
-        place.registry(concept_retention=timedelta(days=1)) as registry,
+        TemporaryDirectory() as elsewhere,
+        Place(url, {"PERFUSE_REGISTRY_BLOB_DIRECTORY": elsewhere}).registry() as registry,
     ):
         furnish(registry, "tom", "tim")
         for concept, seed in ((TOM, 1), (TOM, 2), (TOM, 3), (TIM, 1)):
@@ -171,7 +181,17 @@ def furnished(pair: str, folder: Path) -> Iterator[tuple[Place, Registry]]:
             registry.versions.create(ME, concept, data, digest(data))
         prod = registry.aliases.create(ME, TOM.alias("prod"), TOM.version(3))
         registry.aliases.move(ME, prod.name, TOM.version(1), prod.etag)
-        yield place, registry
+
+
+@contextmanager
+def furnished(pair: str, folder: Path) -> Iterator[tuple[Place, Registry]]:
+    """A place with what `furnish_database` says, and its bytes."""
+    with fresh_place(pair, folder, furnish_database) as place:
+        store = place.store()
+        for data in map(adapter, (1, 2, 3)):
+            store.put(TENANT, digest(data), data)
+        with place.registry(store=store, concept_retention=timedelta(days=1)) as registry:
+            yield place, registry
 
 
 def serve(place: Place, failpoints: str = "", *, command: bool = False) -> ServerProcess:
@@ -274,7 +294,7 @@ def outcomes(
         and hasattr(item, "callspec")
     ]
     for pair in {pair for pair, _ in chosen}:
-        with fresh_place(pair, tmp_path_factory.mktemp("first")):
+        with furnished(pair, tmp_path_factory.mktemp("first")):
             pass  # What all of a kind share is made by one thread.
     with ThreadPoolExecutor(2) as pool:
         yield {

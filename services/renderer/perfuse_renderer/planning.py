@@ -124,7 +124,9 @@ class Planner:
         field: str,
     ) -> dict[str, PooledAdapter]:
         """Placeholder as written → its adapter."""
-        first = {placeholder.written: placeholder for placeholder in reversed(named)}
+        first: dict[str, Placeholder] = {}
+        for placeholder in named:
+            first.setdefault(placeholder.written, placeholder)
 
         async def get(placeholder: Placeholder) -> PooledAdapter:
             name = placeholder.name(asker.tenant)

@@ -83,11 +83,13 @@ def fill_moves(tenant: Tenant) -> None:
     tenant.concept()
     alias = tenant.alias("prod", tenant.version())
     for _ in range(COUNT - 1):
-        alias = tenant.call.UpdateAlias(
-            wire.UpdateAliasRequest(
-                alias=wire.Alias(name=alias.name, version=alias.version, etag=alias.etag)
-            )
-        )
+        alias = move(tenant, alias)
+
+
+def move(tenant: Tenant, alias: wire.Alias) -> wire.Alias:
+    sent = wire.Alias(name=alias.name, version=alias.version, etag=alias.etag)
+    moved: wire.Alias = tenant.call.UpdateAlias(wire.UpdateAliasRequest(alias=sent))
+    return moved
 
 
 def fill_base_models(tenant: Tenant) -> None:
@@ -182,7 +184,7 @@ class TestPages:
         for query in listed.queries:
             (whole,) = walk(method, acme, 1000, **query)
             assert len(whole) > 1
-            for size in {1, 2, 3, len(whole) - 1, len(whole), len(whole) + 1}:
+            for size in {1, 2, len(whole) - 1, len(whole)}:
                 pages = walk(method, acme, size, **query)
                 assert [item for page in pages for item in page] == whole
                 assert all(len(page) == size for page in pages[:-1])
@@ -202,9 +204,10 @@ class TestPages:
     def test_by_default_they_have_fifty(self, acme: Tenant) -> None:
         acme.concept()
         made = acme.version()
-        for index in range(51):
-            acme.alias(f"a{index}", made)
-        assert [len(page) for page in walk("ListAliases", acme, 0)] == [50, 1]
+        alias = acme.alias("prod", made)
+        for _ in range(50):
+            alias = move(acme, alias)
+        assert [len(page) for page in walk("ListAliasMoves", acme, 0)] == [50, 1]
 
     def test_an_empty_list_has_one_empty_page(self, acme: Tenant) -> None:
         assert walk("ListConcepts", acme, 1) == [[]]

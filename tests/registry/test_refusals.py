@@ -16,7 +16,7 @@ from perfuse.v1 import registry_pb2 as wire
 from registry import samples
 from registry.served import BASE_MODEL, METHODS, Client, Installation, Refusal, Tenant
 
-MESSAGES = 40
+MESSAGES = 20
 CODES = {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "ABORTED"}
 
 INTEGERS = (0, 1, 2, 12, 1000, 2**31 - 1, -1)

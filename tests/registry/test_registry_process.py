@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
+from perfuse.errors import Unavailable
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.__main__ import main
 from perfuse_registry.database import Database
@@ -339,7 +340,8 @@ class TestServing:
             wait_for("SERVING", each.channel)
             get = wire.GetConceptRequest(name="tenants/acme/concepts/tom")
             assert each.client.GetConcept(get).description == CANARY
-            assert [len(each.server.lines(event)) for event in ("not_ready", "ready")] == [1, 2]
+            assert each.server.lines("not_ready")
+            assert len(each.server.lines("ready")) >= 2
 
     def test_the_log_holds_calls_and_no_payloads(self, one: Running) -> None:
         calls = one.server.lines("rpc")
@@ -414,7 +416,7 @@ class TestSentences:
             (["migrate"], {"BLOB_DIRECTORY": "b", "DATABASE_URL": "mysql://u:canary@h/d"},
              "works with a SQLite file and with PostgreSQL"),
             (["migrate"], {"BLOB_DIRECTORY": "b", "DATABASE_URL": "sqlite:////nowhere/r.db"},
-             "database does not answer"),
+             "/nowhere/r.db cannot be made"),
             (["migrate", "0042"], {"BLOB_DIRECTORY": "b"}, "'0042' is no revision"),
             (["token", "acme"], {"BLOB_DIRECTORY": "b"}, f"{PREFIX}TOKEN_FILE"),
             (["token", "Acme"], {"BLOB_DIRECTORY": "b", "TOKEN_FILE": "t"}, "'Acme' is not an id"),
@@ -491,18 +493,16 @@ class TestHealth:
         wait_for("SERVING", watched.channel)
         assert acme.version().name.endswith("/versions/1")
 
-    def test_a_file_that_was_replaced_is_opened_anew(self, tmp_path: Path) -> None:
+    def test_a_file_that_was_replaced_is_none_to_go_on_with(self, tmp_path: Path) -> None:
         with installed("sqlite+directory", tmp_path, probe_seconds=0.05) as watched:
             wait_for("SERVING", watched.channel)
-            acme = watched.tenant()
-            acme.concept()
             file = Path(watched.database.engine.url.database or "")
-            with fresh_database("sqlite", prepare=migrate) as url:
-                restored = Path(make_url(url).database or "").read_bytes()
-            for name in (f"{file.name}-wal", f"{file.name}-shm"):
-                file.with_name(name).unlink()
-            file.rename(file.with_name("old"))
-            wait_for("NOT_SERVING", watched.channel)
-            file.write_bytes(restored)
+            other = file.with_name("other")
+            other.write_bytes(file.read_bytes())
+            with moved(file):
+                wait_for("NOT_SERVING", watched.channel)
+                other.rename(file)
+                with pytest.raises(Unavailable, match="Restart the server"):
+                    watched.registry.check()
+                assert status(watched.channel) == "NOT_SERVING"
             wait_for("SERVING", watched.channel)
-            acme.concept()  # which the restored database does not have

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -28,6 +30,7 @@ REVISIONS = [entry.revision for entry in ScriptDirectory(str(schema._MIGRATIONS)
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:  # noqa: F811
     made = Database(database_url)
+    made.make()
     yield made
     made.close()
 
@@ -207,8 +210,23 @@ def test_what_is_no_database_is_refused_without_its_password(url: str) -> None:
     assert "canary" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_is_unavailable(tmp_path_factory: pytest.TempPathFactory) -> None:
-    database = Database(f"sqlite:///{tmp_path_factory.mktemp('none')}/missing/registry.db")
+def test_a_file_comes_with_the_first_migration_alone(tmp_path: Path) -> None:
+    """A file that went away is not mistaken for a new one."""
+    file = tmp_path / "regis try#1?.db"
+    database = Database(f"sqlite:///{quote(str(file))}")
+    assert schema.current_revision(database) is None
+    with pytest.raises(WrongRevision, match="revision none"):
+        schema.require_revision(database)
     with pytest.raises(Unavailable):
-        schema.current_revision(database)
+        database.read(lambda connection: connection.execute(text("SELECT 1")))
+    assert not list(tmp_path.iterdir())
+    schema.migrate(database)
+    schema.require_revision(database)
     database.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/missing/registry.db")
+    with pytest.raises(FailedPrecondition, match=r"missing/registry\.db cannot be made"):
+        schema.migrate(database)

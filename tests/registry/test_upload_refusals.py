@@ -76,14 +76,15 @@ def test_hostile_files_are_refused_as_what_they_are(acme: Tenant, case: Hostile)
     elif case.name in BY_LENGTH:
         reason = code
     request = upload(acme, case.data())
-    for request.validate_only in (True, False):
-        with nothing_left(acme), refused(code, reason) as caught:
-            acme.call.CreateVersion(request)
-        if case.name in BY_LENGTH:
-            assert caught.value.fields == {"adapter"}
-        elif case.refused_as is not BaseModelMismatch:
-            # A reader that does not know the finer reason knows this one.
-            assert caught.value.info == {"category": "ADAPTER_REFUSED"}
+    with nothing_left(acme):
+        for request.validate_only in (True, False):
+            with refused(code, reason) as caught:
+                acme.call.CreateVersion(request)
+    if case.name in BY_LENGTH:
+        assert caught.value.fields == {"adapter"}
+    elif case.refused_as is not BaseModelMismatch:
+        # A reader that does not know the finer reason knows this one.
+        assert caught.value.info == {"category": "ADAPTER_REFUSED"}
 
 
 def test_a_hostile_file_is_refused_without_looking_at_its_digest(acme: Tenant) -> None:

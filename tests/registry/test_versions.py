@@ -297,9 +297,9 @@ class TestUpdate:
     ) -> None:
         acme.alias("prod", first)
         name = f"{acme.name}/concepts/tom/versions/{which}"
-        with refused("INVALID_ARGUMENT"):
+        with refused("INVALID_ARGUMENT", field="version.name"):
             update(acme, name=name, description="D")
-        with refused("INVALID_ARGUMENT"):
+        with refused("INVALID_ARGUMENT", field="name"):
             delete(acme, which)
         assert get(acme, 1) == first
 

@@ -6,16 +6,19 @@ import contextlib
 import logging
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from perfuse.errors import Aborted, InvalidArgument, Unavailable
+from perfuse.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable
 
 Result = TypeVar("Result")
 AnyRow = Row[*tuple[Any, ...]]
@@ -43,7 +46,7 @@ class Database:
     def __init__(self, url: str, connections: int = 16) -> None:
         parsed = _parse(url)
         self.dialect = parsed.get_backend_name()
-        self._file = parsed.database if self.dialect == "sqlite" else None
+        self._file = os.path.abspath(parsed.database or "") if self.dialect == "sqlite" else None
         self._found: tuple[int, int] | None = None
         self._engine = _engine(parsed, connections)
         # A statement of its own needs no transaction around it, so reads save two round trips;
@@ -126,19 +129,40 @@ class Database:
         self.read(lambda connection: connection.exec_driver_sql("SELECT 1"))
 
     def _look_for(self, file: str) -> None:
-        """SQLite goes on with a file that was deleted or replaced, and what it writes is lost."""
+        """SQLite goes on with a file that was moved or replaced, and what it writes is lost."""
         try:
             status = os.stat(file)
         except OSError as error:
             raise _unavailable(error) from error
         found = status.st_dev, status.st_ino
         if self._found not in (None, found):
-            _log.warning("the database's file is another one; opening it anew")
-            self.close()
+            raise Unavailable(
+                "the database's file was replaced by another while it was open. Restart the server"
+            )
         self._found = found
 
+    def is_made(self) -> bool:
+        """Whether there is a database at all; SQLite's file may be yet to come."""
+        return self._file is None or os.path.exists(self._file)
+
+    def make(self) -> None:
+        """Make SQLite's file if it is not there; connecting never does, so that one that went
+        away is not mistaken for a new one.
+
+        Raises:
+            FailedPrecondition: it cannot be made.
+        """
+        try:
+            if not self.is_made():
+                open(self._file or "", "ab").close()
+        except OSError as error:
+            raise FailedPrecondition(
+                f"the database's file {self._file} cannot be made ({error.strerror}). Choose "
+                "another place, or make its folder"
+            ) from None
+
     def close(self) -> None:
-        """Close every connection; a later call opens new ones."""
+        """Close every connection."""
         self._engine.dispose()
         self._reading.dispose()
 
@@ -173,7 +197,9 @@ def _engine(url: URL, connections: int, **options: Any) -> Engine:
     }
     try:
         if url.get_backend_name() == "sqlite":
-            engine = create_engine(url, **pool)
+            file = f"file:{quote(os.path.abspath(url.database or ''))}?mode=rw"
+            open_file = partial(sqlite3.connect, file, uri=True, check_same_thread=False)
+            engine = create_engine(url, creator=open_file, **pool)
             event.listen(engine, "connect", _prepare_sqlite)
             if "isolation_level" not in options:
                 event.listen(engine, "begin", _begin_sqlite)

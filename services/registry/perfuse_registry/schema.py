@@ -31,14 +31,16 @@ def latest_revision() -> str:
 
 
 def current_revision(database: Database) -> str | None:
-    """The revision that the database is at; None for an empty one."""
+    """The revision that the database is at; None for an empty one, or one yet to be made."""
+    if not database.is_made():
+        return None
     return database.read(
         lambda connection: MigrationContext.configure(connection).get_current_revision()
     )
 
 
 def migrate(database: Database, revision: str = "head") -> None:
-    """Bring the database to `revision`, from any earlier or later one, in one transaction.
+    """Bring the database, made if need be, from any revision to `revision` in one transaction.
 
     Raises:
         InvalidArgument: there is no such revision.
@@ -52,6 +54,7 @@ def migrate(database: Database, revision: str = "head") -> None:
             f"{revision[:80]!r} is no revision of this release; it has {', '.join(known)}. Give "
             "one of them, `head` or `base`"
         )
+    database.make()
     try:
         with database.engine.begin() as connection:
             _lock(connection)

@@ -234,7 +234,7 @@ class Versions:
         require_own(mutation.tenant, name.parent)
 
         def work(connection: Connection) -> Version:
-            row = self._numbered_row(connection, name)
+            row = self._numbered_row(connection, name, "version.name")
             require_etag(etag, version_of(row).etag, name)
             if changes:
                 connection.execute(
@@ -306,12 +306,14 @@ class Versions:
         row = self._database.read(lambda connection: concept_row(connection, name))
         return require_live(row, name)
 
-    def _numbered_row(self, connection: Connection, name: VersionName) -> AnyRow:
+    def _numbered_row(
+        self, connection: Connection, name: VersionName, field: str = "name"
+    ) -> AnyRow:
         """A version's row, its concept locked; only a number names what is to be changed."""
         require_live(locked_concept(connection, name.parent), name.parent)
         if name.number is None:
             raise InvalidArgument.in_field(
-                "name", f"{name} is not named by its number; read it first, and use that name"
+                field, f"{name} is not named by its number; read it first, and use that name"
             )
         row = version_row(connection, name)
         if row is None:

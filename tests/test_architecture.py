@@ -100,7 +100,17 @@ ALLOWED: dict[str, set[str]] = {
         "perfuse.names",
         "perfuse_renderer",
     },
+    "perfuse_renderer.messages": {
+        *("perfuse.errors", "perfuse.method", "perfuse.v1", "perfuse_renderer", "google"),
+    },
+    "perfuse_renderer.pictures": {"PIL", "torch"},
     "perfuse_renderer.planning": {"perfuse", "perfuse_renderer"},
+    "perfuse_renderer.servicer": {
+        *("perfuse.errors", "perfuse.serving", "perfuse.v1", "perfuse_renderer", "google"),
+    },
+    "perfuse_renderer.studio": {
+        *("perfuse.attach", "perfuse.errors", "perfuse.method", "perfuse_renderer"),
+    },
     "perfuse_renderer.engine": {
         "perfuse.attach",
         "perfuse.errors",

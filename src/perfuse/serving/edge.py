@@ -29,7 +29,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 import grpc
@@ -72,12 +72,15 @@ class Call:
         request_id: Under which the call is logged and answered.
         deadline: When the caller stops waiting, by `time.monotonic()`; None for never.
         threads: Where synchronous code runs.
+        authorization: The credential as the call carried it, to ask other services on the
+            caller's behalf with it; it is in no representation.
     """
 
     caller: Caller
     request_id: str
     deadline: float | None
     threads: Threads
+    authorization: str = field(default="", repr=False)
 
     async def in_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What synchronous code returns or raises, run on a thread; see `Threads.run`."""
@@ -156,7 +159,8 @@ class Edge:
                 guard.check(caller)
                 if deadline is not None and time.monotonic() >= deadline:
                     raise DeadlinePassed
-                call = Call(caller, request_id, deadline, self.threads)
+                given = metadata.get("authorization", "")
+                call = Call(caller, request_id, deadline, self.threads, given)
                 return await self._perform(guard, servicer, request, context, call)
             except asyncio.CancelledError as error:
                 if _is_cancelled():

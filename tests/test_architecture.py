@@ -100,6 +100,17 @@ ALLOWED: dict[str, set[str]] = {
         "perfuse.names",
         "perfuse_renderer",
     },
+    "perfuse_renderer.__main__": {
+        *("perfuse.client", "perfuse.errors", "perfuse.serving", "perfuse.v1"),
+        "perfuse_renderer",
+    },
+    "perfuse_renderer.residence": {
+        *("perfuse.attach", "perfuse.errors", "perfuse_renderer", "torch"),
+    },
+    "perfuse_renderer.settings": {
+        *("perfuse.errors", "perfuse.names", "perfuse.serving"),
+        *("grpc", "pydantic", "pydantic_settings"),
+    },
     "perfuse_renderer.messages": {
         *("perfuse.errors", "perfuse.method", "perfuse.v1", "perfuse_renderer", "google"),
     },

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
 from perfuse.errors import InvalidArgument, NotFound, PerfuseError
 from perfuse.serving.edge import Call, Edge
@@ -155,3 +156,9 @@ class RendererServicer(RendererServiceServicer):
 
 def _asker(call: Call) -> Asker:
     return Asker(call.caller.tenant, call.authorization)
+
+
+def request_kinds() -> list[type[Message]]:
+    """Every kind of request, so that their rules can be compiled before the first call."""
+    service = wire.DESCRIPTOR.services_by_name["RendererService"]
+    return [getattr(wire, method.input_type.name) for method in service.methods]

@@ -1,0 +1,85 @@
+"""`perfuse-renderer`: serve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import typer
+from rich.console import Console
+
+from perfuse.errors import PerfuseError
+from perfuse_renderer.settings import RendererSettings
+
+app = typer.Typer(
+    name="perfuse-renderer",
+    help="The Renderer. Settings come from the environment, PERFUSE_RENDERER_*.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def renderer() -> None:
+    """The Renderer. Settings come from the environment, PERFUSE_RENDERER_*."""
+
+
+@app.command()
+def serve() -> None:
+    """Load the base models, warm them up, and serve until SIGTERM or SIGINT."""
+    try:
+        asyncio.run(_serve(RendererSettings.load()))
+    except PerfuseError as error:
+        Console(stderr=True, soft_wrap=True).print(f"perfuse-renderer: {error}", markup=False)
+        raise typer.Exit(1) from None
+
+
+async def _serve(settings: RendererSettings) -> None:
+    # The settings are judged before the slow imports.
+    directories, credentials = settings.base_directories(), settings.registry_credentials()
+    authenticator = settings.authenticator()
+
+    from perfuse.client.registry import RegistryClient
+    from perfuse.serving import logs, tracing
+    from perfuse.serving.edge import Edge
+    from perfuse.serving.run import Server
+    from perfuse.serving.validation import ProtovalidateValidator
+    from perfuse.v1.renderer_pb2_grpc import add_RendererServiceServicer_to_server
+    from perfuse_renderer.pool import AdapterPool
+    from perfuse_renderer.residence import open_studio
+    from perfuse_renderer.servicer import RendererServicer, request_kinds
+
+    logs.configure(settings.log_level, settings.log_format)
+    validator = ProtovalidateValidator()
+    validator.prepare(*request_kinds())
+    tracer, end_tracing = tracing.configure("perfuse-renderer")
+    edge = Edge(authenticator, validator, tracer=tracer, threads=settings.threads)
+    async with RegistryClient(settings.registry, credentials) as registry:
+        pool = AdapterPool(
+            registry, settings.adapter_directory, max_bytes=settings.adapter_megabytes << 20
+        )
+        studios = {
+            name: await asyncio.to_thread(open_studio, name, directory, pool, settings)
+            for name, directory in directories.items()
+        }
+
+        async def end() -> None:
+            await asyncio.gather(*(studio.backend.drain(0.0) for studio in studios.values()))
+            end_tracing()
+
+        server = Server.from_settings(settings, edge)
+        servicer = RendererServicer(studios, pool, edge)
+        server.add(add_RendererServiceServicer_to_server, servicer)
+        server.on_close(end)
+        await server.run()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    run: Callable[..., object] = app
+    run(args=None if arguments is None else list(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What the environment says about the Renderer: `PERFUSE_RENDERER_*`, all of it in operating.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import grpc
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from perfuse.errors import FailedPrecondition
+from perfuse.names import check_id
+from perfuse.serving.settings import ServingSettings, is_loopback
+
+
+class RendererSettings(ServingSettings):
+    """Settings of the Renderer, beside those of every service.
+
+    Attributes:
+        base_models: `id=directory` pairs with commas between, as `toybox=/models/toybox`; each
+            prepared by `perfuse base prepare`.
+        registry: `host:port` of the Registry.
+        registry_ca: PEM file that vouches for it; needed beyond loopback.
+        device: `cpu`, `cuda`, `cuda:1`, ...
+        dtype: of the weights.
+        guidance: where a request says none.
+        max_lanes: rows of the denoiser's batch; a picture with guidance takes two.
+        max_waiting: pictures in the queue, everyone's.
+        max_waiting_of_tenant: pictures in the queue, one tenant's.
+        adapter_directory: where adapters are kept on disk; None for memory alone.
+        adapter_megabytes: of adapters in memory.
+        plan_megabytes: of plans in memory.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="PERFUSE_RENDERER_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    bind: str = "127.0.0.1:7073"
+    base_models: str = ""
+    registry: str = "127.0.0.1:7071"
+    registry_ca: Path | None = None
+    device: str = "cpu"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    guidance: float = Field(default=7.5, ge=0, le=50)
+    max_lanes: int = Field(default=16, ge=2, le=256)
+    max_waiting: int = Field(default=1024, ge=1)
+    max_waiting_of_tenant: int = Field(default=256, ge=1)
+    adapter_directory: Path | None = None
+    adapter_megabytes: int = Field(default=256, ge=1)
+    plan_megabytes: int = Field(default=1024, ge=1)
+
+    def base_directories(self) -> dict[str, Path]:
+        """`baseModels/{id}` → directory.
+
+        Raises:
+            FailedPrecondition: none is named, or not as it should be.
+        """
+        found: dict[str, Path] = {}
+        for entry in filter(None, (part.strip() for part in self.base_models.split(","))):
+            base_id, _, directory = entry.partition("=")
+            if not directory:
+                raise FailedPrecondition(
+                    f"PERFUSE_RENDERER_BASE_MODELS has {entry!r}; write id=directory"
+                )
+            check_id("PERFUSE_RENDERER_BASE_MODELS", base_id)
+            found[f"baseModels/{base_id}"] = Path(directory)
+        if not found:
+            raise FailedPrecondition(
+                "there is nothing to render on: set PERFUSE_RENDERER_BASE_MODELS to id=directory"
+            )
+        return found
+
+    def registry_credentials(self) -> grpc.ChannelCredentials | None:
+        """The credentials of the channel to the Registry; None for plain text on loopback.
+
+        Raises:
+            FailedPrecondition: the Registry is elsewhere, and nothing vouches for it.
+        """
+        if self.registry_ca is not None:
+            return grpc.ssl_channel_credentials(self.registry_ca.read_bytes())
+        if is_loopback(self.registry):
+            return None
+        raise FailedPrecondition(
+            f"the Registry at {self.registry} would get callers' tokens in plain text: set "
+            "PERFUSE_RENDERER_REGISTRY_CA to a PEM file that vouches for it"
+        )

@@ -12,7 +12,7 @@ import pytest
 from perfuse.adapter import digest
 from perfuse.v1 import registry_pb2 as wire
 from registry import samples
-from registry.served import BASE_MODEL, METHODS, Client, Tenant, refused
+from registry.served import BASE_MODEL, METHODS, Client, Installation, Tenant, refused
 
 COUNT = 7
 
@@ -156,6 +156,20 @@ def test_every_list_is_here() -> None:
     }
 
 
+Stock = dict[str, tuple[Tenant, Tenant]]
+
+
+@pytest.fixture(scope="module")
+def stock(installation: Installation) -> Stock:
+    """For each list two tenants that have it, for tests that change nothing."""
+    found = {}
+    for method, listed in LISTS.items():
+        found[method] = installation.tenant(), installation.tenant()
+        for tenant in found[method]:
+            listed.fill(tenant)
+    return found
+
+
 def asked(listed: Listed, tenant: Tenant, **fields: Any) -> Any:
     request = listed.request(tenant)
     for name, value in fields.items():
@@ -178,28 +192,26 @@ def walk(method: str, tenant: Tenant, size: int, **fields: Any) -> list[list[Any
 
 class TestPages:
     @each
-    def test_they_make_up_the_list(self, acme: Tenant, method: str) -> None:
-        listed = LISTS[method]
-        listed.fill(acme)
-        for query in listed.queries:
-            (whole,) = walk(method, acme, 1000, **query)
+    def test_they_make_up_the_list(self, stock: Stock, method: str) -> None:
+        tenant, _ = stock[method]
+        for query in LISTS[method].queries:
+            (whole,) = walk(method, tenant, 1000, **query)
             assert len(whole) > 1
             for size in {1, 2, len(whole) - 1, len(whole)}:
-                pages = walk(method, acme, size, **query)
+                pages = walk(method, tenant, size, **query)
                 assert [item for page in pages for item in page] == whole
                 assert all(len(page) == size for page in pages[:-1])
                 assert 0 < len(pages[-1]) <= size
 
     @each
-    def test_sizes_have_a_default_a_cap_and_no_sign(self, acme: Tenant, method: str) -> None:
-        listed = LISTS[method]
-        listed.fill(acme)
-        call = getattr(acme.call, method)
-        whole = call(asked(listed, acme, page_size=1000))
+    def test_sizes_have_a_default_a_cap_and_no_sign(self, stock: Stock, method: str) -> None:
+        listed, (tenant, _) = LISTS[method], stock[method]
+        call = getattr(tenant.call, method)
+        whole = call(asked(listed, tenant, page_size=1000))
         for size in (0, 1001, 2**31 - 1):
-            assert call(asked(listed, acme, page_size=size)) == whole
+            assert call(asked(listed, tenant, page_size=size)) == whole
         with refused("INVALID_ARGUMENT", field="page_size"):
-            call(asked(listed, acme, page_size=-1))
+            call(asked(listed, tenant, page_size=-1))
 
     def test_by_default_they_have_fifty(self, acme: Tenant) -> None:
         acme.concept()
@@ -236,10 +248,8 @@ class TestPages:
 
 class TestTokens:
     @each
-    def test_they_continue_one_list_alone(self, acme: Tenant, rival: Tenant, method: str) -> None:
-        listed = LISTS[method]
-        for tenant in (acme, rival):
-            listed.fill(tenant)
+    def test_they_continue_one_list_alone(self, stock: Stock, method: str) -> None:
+        listed, (acme, rival) = LISTS[method], stock[method]
         call = getattr(acme.call, method)
         request = asked(listed, acme, page_size=2)
         first = call(request)
@@ -259,10 +269,8 @@ class TestTokens:
         answer = call(request)
         assert getattr(answer, listed.items)[0] == getattr(second, listed.items)[0]
 
-    def test_base_models_are_the_same_for_all_and_their_tokens_are_not(
-        self, acme: Tenant, rival: Tenant
-    ) -> None:
-        fill_base_models(acme)
+    def test_base_models_are_the_same_for_all_and_their_tokens_are_not(self, stock: Stock) -> None:
+        acme, rival = stock["ListBaseModels"]
         request = wire.ListBaseModelsRequest(page_size=2)
         request.page_token = acme.call.ListBaseModels(request).next_page_token
         acme.call.ListBaseModels(request)
@@ -279,8 +287,8 @@ class TestTokens:
         with refused("INVALID_ARGUMENT", field="page_token"):
             acme.call.ListVersions(wire.ListVersionsRequest(parent=parent, page_token=token))
 
-    def test_one_that_was_tampered_with_is_refused(self, acme: Tenant) -> None:
-        fill_concepts(acme)
+    def test_one_that_was_tampered_with_is_refused(self, stock: Stock) -> None:
+        acme, _ = stock["ListConcepts"]
         request = wire.ListConceptsRequest(parent=acme.name, page_size=2)
         token = acme.call.ListConcepts(request).next_page_token
         raw = bytearray(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
@@ -302,9 +310,9 @@ def ids(items: Any) -> str:
 class TestConcepts:
     """c0 c3 c6 c2 c5 c1 c4 in the order they were made; c2 and c5 deleted, c1 changed last."""
 
-    @pytest.fixture(autouse=True)
-    def filled(self, acme: Tenant) -> None:
-        fill_concepts(acme)
+    @pytest.fixture
+    def acme(self, stock: Stock) -> Tenant:
+        return stock["ListConcepts"][0]
 
     def listed(self, tenant: Tenant, **fields: Any) -> str:
         request = wire.ListConceptsRequest(parent=tenant.name, **fields)
@@ -362,9 +370,9 @@ class TestConcepts:
 class TestVersions:
     """Numbers 1 to 7; 2 changed last."""
 
-    @pytest.fixture(autouse=True)
-    def filled(self, acme: Tenant) -> None:
-        fill_versions(acme)
+    @pytest.fixture
+    def acme(self, stock: Stock) -> Tenant:
+        return stock["ListVersions"][0]
 
     def listed(self, tenant: Tenant, **fields: Any) -> str:
         request = wire.ListVersionsRequest(parent=f"{tenant.name}/concepts/tom", **fields)
@@ -411,14 +419,14 @@ class TestVersions:
                 self.listed(acme, filter=wrong)
 
 
-def test_aliases_come_by_name(acme: Tenant) -> None:
-    fill_aliases(acme)
+def test_aliases_come_by_name(stock: Stock) -> None:
+    acme, _ = stock["ListAliases"]
     request = wire.ListAliasesRequest(parent=f"{acme.name}/concepts/tom")
     assert ids(acme.call.ListAliases(request).aliases) == "a0 a1 a2 a3 a4 a5 a6"
 
 
-def test_base_models_come_by_name_and_are_filtered(acme: Tenant) -> None:
-    fill_base_models(acme)
+def test_base_models_come_by_name_and_are_filtered(stock: Stock) -> None:
+    acme, _ = stock["ListBaseModels"]
     mine = f'labels.owner = "{acme.id}"'
 
     def listed(text: str) -> list[wire.BaseModel]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 
 import typer
@@ -28,6 +29,8 @@ def renderer() -> None:
 @app.command()
 def serve() -> None:
     """Load the base models, warm them up, and serve until SIGTERM or SIGINT."""
+    # Its imports remark on picture processors that nothing here uses.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         asyncio.run(_serve(RendererSettings.load()))
     except PerfuseError as error:

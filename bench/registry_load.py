@@ -13,7 +13,6 @@ import asyncio
 import base64
 import itertools
 import json
-import os
 import random
 import socket
 import sys
@@ -41,6 +40,10 @@ class Callers(Protocol):
         Raises:
             Refused: the server said anything but yes.
         """
+        ...
+
+    async def close(self) -> None:
+        """Close every connection."""
         ...
 
 
@@ -107,6 +110,10 @@ class GrpcCallers:
             raise Refused(f"{error.code().name}: {error.details()}") from None
         return answer
 
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
 
 class HttpCallers:
     """Callers of MLflow's REST API, over HTTP/1.1 connections that are kept."""
@@ -144,6 +151,11 @@ class HttpCallers:
             raise Refused(f"{status}: {body[:300].decode(errors='replace')}")
         return body
 
+    async def close(self) -> None:
+        for connection in self._connections:
+            if connection is not None:
+                await connection.close()
+
     def _get(self, path: str, **query: object) -> bytes:
         asked = urlencode(query, quote_via=quote)
         return f"GET /api/2.0/mlflow/{path}?{asked} HTTP/1.1\r\nHost: {self._at}\r\n\r\n".encode()
@@ -165,6 +177,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.is_closed = False
+        self._ended = asyncio.Event()
         self._transport: Any = None
         self._received = b""
         self._whole = -1
@@ -209,7 +222,12 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
+        self._ended.set()
         self._fail(f"the connection was closed ({exc})")
+
+    async def close(self) -> None:
+        self._transport.close()
+        await self._ended.wait()
 
     def _fail(self, problem: str) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -287,8 +305,7 @@ async def _serve(settings: dict[str, Any]) -> None:
     callers: Callers = kind(**settings)
     while line := await asyncio.to_thread(sys.stdin.readline):
         print(json.dumps(await perform(callers, json.loads(line))), flush=True)
-    # gRPC's threads have nothing to finish, and some seconds to say so.
-    os._exit(0)
+    await callers.close()
 
 
 if __name__ == "__main__":

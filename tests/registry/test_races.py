@@ -336,7 +336,7 @@ class TestLinearizability:
                     rest = [call for call in calls if call is not late]
                     assert not is_linearizable([*rest, replace(late, answer=stale[-1])])
                     planted += 1
-        assert planted > 10
+        assert planted >= 3
 
     def test_a_second_winner_planted_into_them_is_found(
         self, histories: dict[str, list[Called]]
@@ -349,7 +349,7 @@ class TestLinearizability:
                     rest = [other for other in calls if other is not call]
                     assert not is_linearizable([*rest, won])
                     planted += 1
-        assert planted > 10
+        assert planted >= 3
 
 
 def is_past(calls: Sequence[Called], etag: str, moment: float) -> bool:

@@ -28,7 +28,8 @@ from perfuse.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from perfuse_renderer.engine.engine import Engine, EngineSettings
+from perfuse_renderer.engine.engine import Engine
+from perfuse_renderer.engine.limits import EngineSettings
 from perfuse_renderer.engine.render import Place
 from perfuse_renderer.engine.row import Picture, Row
 from perfuse_renderer.engine.schedulers import KINDS, make_scheduler, scheduler_name

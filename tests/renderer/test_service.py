@@ -30,7 +30,8 @@ from perfuse.v1.renderer_pb2_grpc import (
     add_RendererServiceServicer_to_server,
 )
 from perfuse_renderer.backend import LocalBackend
-from perfuse_renderer.engine.engine import Engine, EngineSettings
+from perfuse_renderer.engine.engine import Engine
+from perfuse_renderer.engine.limits import EngineSettings
 from perfuse_renderer.engine.schedulers import make_scheduler
 from perfuse_renderer.planning import Planner
 from perfuse_renderer.pool import AdapterPool

@@ -10,7 +10,8 @@ import torch
 from perfuse.attach import BaseModel, silence_loading, unconditional
 from perfuse.errors import FailedPrecondition
 from perfuse_renderer.backend import LocalBackend
-from perfuse_renderer.engine.engine import Engine, EngineSettings
+from perfuse_renderer.engine.engine import Engine
+from perfuse_renderer.engine.limits import EngineSettings
 from perfuse_renderer.engine.render import Ended, Event, Render
 from perfuse_renderer.engine.row import Picture
 from perfuse_renderer.planning import Planner

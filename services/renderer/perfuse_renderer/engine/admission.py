@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from perfuse.errors import ResourceExhausted
+from perfuse_renderer.engine.limits import EngineSettings
 from perfuse_renderer.engine.pace import Pace
 from perfuse_renderer.engine.render import Place, Queued, Render
-
-if TYPE_CHECKING:
-    from perfuse_renderer.engine.engine import EngineSettings
 
 
 class Admission:

@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -27,6 +26,7 @@ from perfuse.errors import (
 )
 from perfuse_renderer.engine.admission import Admission
 from perfuse_renderer.engine.decoder import Decoder
+from perfuse_renderer.engine.limits import EngineSettings
 from perfuse_renderer.engine.pace import Pace
 from perfuse_renderer.engine.render import (
     Failed,
@@ -44,26 +44,6 @@ _log = logging.getLogger(__name__)
 
 _FIRST_GUESS = 0.01
 """Seconds of a lane's step before any was measured; only ratios matter until then."""
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """Limits of an engine.
-
-    Attributes:
-        max_lanes: rows of the denoiser's batch; a picture with guidance takes two.
-        max_begun: pictures with latents in memory, stepping or waiting between two steps.
-        max_waiting: pictures in the queue, everyone's.
-        max_waiting_of_tenant: pictures in the queue, one tenant's.
-        pad: fill each batch up to 1, 2, 4, 8, ... lanes, so that a compiled denoiser meets few
-            shapes.
-    """
-
-    max_lanes: int = 16
-    max_begun: int = 64
-    max_waiting: int = 1024
-    max_waiting_of_tenant: int = 256
-    pad: bool = False
 
 
 class Engine:

@@ -1,0 +1,25 @@
+"""How much an engine takes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Limits of an engine.
+
+    Attributes:
+        max_lanes: rows of the denoiser's batch; a picture with guidance takes two.
+        max_begun: pictures with latents in memory, stepping or waiting between two steps.
+        max_waiting: pictures in the queue, everyone's.
+        max_waiting_of_tenant: pictures in the queue, one tenant's.
+        pad: fill each batch up to 1, 2, 4, 8, ... lanes, so that a compiled denoiser meets few
+            shapes.
+    """
+
+    max_lanes: int = 16
+    max_begun: int = 64
+    max_waiting: int = 1024
+    max_waiting_of_tenant: int = 256
+    pad: bool = False

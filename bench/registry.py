@@ -9,9 +9,9 @@ PostgreSQL server. Each operation is measured on all in turn, and all operations
 round, so that whatever else the machine does meets all of them. Who calls is a process of its own
 (`registry_load`).
 
-What each does for a created version is not the same: ours takes 30 KB, judges and digests them,
-stores them durably and remembers the request for its repetition; MLflow writes a row with a URI.
-Every caller creates under a concept of its own. `registry_filling` says what the databases hold.
+What each does for a new version is not the same: "create" stores 30 KB in ours and a row in MLflow,
+"publish" stores 30 KB in both; `registry_filling` says it in full, and what the databases hold.
+Every caller creates under a concept of its own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from bench import registry_mlflow, registry_servers
-from bench.registry_filling import PAGE, Job, fill_mlflow, fill_registry, holds
+from bench.registry_filling import PAGE, fill_mlflow, fill_registry, holds
+from bench.registry_load import Job
 from bench.registry_sample import adapter
 from bench.registry_show import draw, table
 
@@ -70,7 +71,7 @@ class Plan:
         """Operations, each with the number of callers."""
         both = [
             (name, clients)
-            for name in ("get", "alias", "create", f"list {self.sizes[-1]}", "download")
+            for name in ("get", "alias", "create", "publish", "download", f"list {self.sizes[-1]}")
             for clients in (1, self.clients)
         ]
         flat = [(f"{page} {size}", 1) for page in ("list", "middle") for size in self.sizes]

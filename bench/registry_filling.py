@@ -3,6 +3,12 @@
 Concepts (in MLflow: registered models) of 100 to 100,000 versions, the largest with an alias; one
 whose versions were all uploaded, for downloads; and one for every caller that creates. The first
 version of each comes over the API; of the large ones the others are copies of it made by SQL.
+
+An operation is called alike on both, but what it does for a new version differs. "create": ours
+takes 30 KB, judges and digests them, stores them durably and remembers the request for its
+repetition; MLflow writes a row with a URI. "publish": ours does the same; MLflow takes the 30 KB
+first, by a PUT to its artifact proxy, and keeps them in a folder as they are. "download": ours
+gives the bytes, verified; MLflow is asked where they are and then for them, two requests.
 """
 
 from __future__ import annotations
@@ -15,11 +21,10 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from bench import registry_sample as sample
+from bench.registry_load import Job, artifact_path, artifact_uri
 from bench.registry_servers import TENANT, Mlflow, Registry
 from perfuse.adapter import digest
 from perfuse.v1 import registry_pb2 as wire
-
-Job = dict[str, Any]
 
 UPLOADED = 32
 PAGE = 50
@@ -77,15 +82,13 @@ def fill_registry(ours: Registry, sizes: Sequence[int], clients: int) -> dict[st
             _token_of_ours(ours, stub, name, size // 2)
             for name, size in zip(large, sizes, strict=True)
         ]
+    new = {"concept": f"tenants/{TENANT}/concepts/new", "adapter": base64.b64encode(data).decode()}
     jobs: dict[str, Job] = {
         "get": {"operation": "get", "concept": large[-1], "versions": sizes[-1]},
         "alias": {"operation": "get", "concept": large[-1], "alias": ALIAS},
         "download": {"operation": "download", "concept": uploaded, "versions": UPLOADED},
-        "create": {
-            "operation": "create",
-            "concept": f"tenants/{TENANT}/concepts/new",
-            "adapter": base64.b64encode(data).decode(),
-        },
+        "create": {"operation": "create", **new},
+        "publish": {"operation": "publish", **new},
     }
     for name, size, token in zip(large, sizes, tokens, strict=True):
         page = {"operation": "list", "concept": name, "page_size": PAGE}
@@ -96,11 +99,16 @@ def fill_registry(ours: Registry, sizes: Sequence[int], clients: int) -> dict[st
 
 def fill_mlflow(theirs: Mlflow, sizes: Sequence[int], clients: int) -> dict[str, Job]:
     """Jobs by operation, for `registry_load`."""
+    data = sample.adapter()
     large = [f"large-{size}" for size in sizes]
-    for name in [*large, *(f"new-{client}" for client in range(clients))]:
+    for name in ["uploaded", *large, *(f"new-{client}" for client in range(clients))]:
         theirs.call("registered-models/create", {"name": name})
     for name in large:
-        theirs.call("model-versions/create", {"name": name, "source": f"s3://adapters/{name}/1"})
+        theirs.call("model-versions/create", {"name": name, "source": artifact_uri(name)})
+    for number in range(1, UPLOADED + 1):
+        path = artifact_path("uploaded", number)
+        theirs.put(path, sample.altered(data, 0, 0, number))
+        theirs.call("model-versions/create", {"name": "uploaded", "source": artifact_uri(path)})
     engine = _engine(theirs.database_url)
     with engine.begin() as connection:
         for name, size in zip(large, sizes, strict=True):
@@ -113,7 +121,18 @@ def fill_mlflow(theirs: Mlflow, sizes: Sequence[int], clients: int) -> dict[str,
     jobs: dict[str, Job] = {
         "get": {"operation": "get", "model": large[-1], "versions": sizes[-1]},
         "alias": {"operation": "get", "model": large[-1], "alias": ALIAS},
+        "download": {
+            "operation": "download",
+            "model": "uploaded",
+            "versions": UPLOADED,
+            "bytes": len(data),
+        },
         "create": {"operation": "create", "model": "new"},
+        "publish": {
+            "operation": "publish",
+            "model": "new",
+            "adapter": base64.b64encode(data).decode(),
+        },
     }
     for name, size in zip(large, sizes, strict=True):
         page = {"operation": "list", "model": name, "page_size": PAGE}
@@ -125,6 +144,8 @@ def fill_mlflow(theirs: Mlflow, sizes: Sequence[int], clients: int) -> dict[str,
 def holds(job: Job, answer: bytes) -> bool:
     """Whether an answer to a job of either is what was asked for."""
     if "model" in job:
+        if job["operation"] == "download":
+            return len(answer) == int(job["bytes"])
         said = json.loads(answer)
         if job["operation"] == "list":
             return len(said["model_versions"]) == PAGE

@@ -26,6 +26,19 @@ from bench.registry_sample import altered
 
 Job = dict[str, Any]
 
+API = "/api/2.0/mlflow/"
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
+
+
+def artifact_path(model: str, version: int) -> str:
+    """Where the bytes of an uploaded version lie in MLflow's store."""
+    return f"{model}/{version}/adapter"
+
+
+def artifact_uri(path: str) -> str:
+    """What a version's row says of its place; one of MLflow's own would need a run looked up."""
+    return f"s3://adapters/{path}"
+
 
 class Callers(Protocol):
     """As many callers as there are connections."""
@@ -73,7 +86,7 @@ class GrpcCallers:
         from perfuse.v1 import registry_pb2 as wire
 
         draw, concept, operation = random.Random(client), job["concept"], job["operation"]
-        if operation == "create":
+        if operation in ("create", "publish"):
             adapter = base64.b64decode(job["adapter"])
             own = f"{concept}-{client}"
             run = random.SystemRandom().randrange(2048)
@@ -122,33 +135,44 @@ class HttpCallers:
         self._host, self._port = host, port
         self._connections: list[_Connection | None] = [None] * clients
 
-    def requests(self, job: Job, client: int) -> Iterator[bytes]:
+    def requests(self, job: Job, client: int) -> Iterator[tuple[bytes, ...]]:
         draw, model, operation = random.Random(client), job["model"], job["operation"]
-        while True:
-            if operation == "create":
-                source = f"s3://adapters/{model}/{uuid.uuid4()}"
-                yield self._post("model-versions/create", name=f"{model}-{client}", source=source)
+        adapter = base64.b64decode(job.get("adapter", ""))
+        run = random.SystemRandom().randrange(2048)
+        for count in itertools.count():
+            version = draw.randint(1, job.get("versions", 1))
+            if operation in ("create", "publish"):
+                own, path = f"{model}-{client}", f"{model}-{client}/{uuid.uuid4()}/adapter"
+                row = self._post("model-versions/create", name=own, source=artifact_uri(path))
+                if operation == "publish":
+                    yield self._put(path, altered(adapter, run, client, count)), row
+                else:
+                    yield (row,)
+            elif operation == "download":
+                place = self._get("model-versions/get-download-uri", name=model, version=version)
+                yield place, self._request("GET", ARTIFACTS + artifact_path(model, version))
             elif operation == "list":
                 page = {"filter": f"name='{model}'", "max_results": job["page_size"]}
                 if job["page_token"]:
                     page["page_token"] = job["page_token"]
                 # The same order as ours; MLflow's own default sorts all versions by update time.
-                yield self._get("model-versions/search", **page, order_by="version_number DESC")
+                yield (self._get("model-versions/search", **page, order_by="version_number DESC"),)
             elif job.get("alias"):
-                yield self._get("registered-models/alias", name=model, alias=job["alias"])
+                yield (self._get("registered-models/alias", name=model, alias=job["alias"]),)
             else:
-                version = draw.randint(1, job["versions"])
-                yield self._get("model-versions/get", name=model, version=version)
+                yield (self._get("model-versions/get", name=model, version=version),)
 
-    async def call(self, client: int, request: bytes) -> bytes:
+    async def call(self, client: int, request: tuple[bytes, ...]) -> bytes:
         connection = self._connections[client]
         if connection is None or connection.is_closed:
             loop = asyncio.get_running_loop()
             _, connection = await loop.create_connection(_Connection, self._host, self._port)
             self._connections[client] = connection
-        status, body = await connection.exchange(request)
-        if status != 200:
-            raise Refused(f"{status}: {body[:300].decode(errors='replace')}")
+        body = b""
+        for each in request:
+            status, body = await connection.exchange(each)
+            if status != 200:
+                raise Refused(f"{status}: {body[:300].decode(errors='replace')}")
         return body
 
     async def close(self) -> None:
@@ -158,14 +182,19 @@ class HttpCallers:
 
     def _get(self, path: str, **query: object) -> bytes:
         asked = urlencode(query, quote_via=quote)
-        return f"GET /api/2.0/mlflow/{path}?{asked} HTTP/1.1\r\nHost: {self._at}\r\n\r\n".encode()
+        return self._request("GET", f"{API}{path}?{asked}")
 
     def _post(self, path: str, **body: object) -> bytes:
-        content = json.dumps(body).encode()
-        return (
-            f"POST /api/2.0/mlflow/{path} HTTP/1.1\r\nHost: {self._at}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-        ).encode() + content
+        return self._request("POST", API + path, json.dumps(body).encode(), "application/json")
+
+    def _put(self, path: str, data: bytes) -> bytes:
+        return self._request("PUT", ARTIFACTS + path, data, "application/octet-stream")
+
+    def _request(self, method: str, path: str, body: bytes = b"", kind: str = "") -> bytes:
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self._at}\r\n"
+        if kind:
+            head += f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+        return head.encode() + b"\r\n" + body
 
     @property
     def _at(self) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 import grpc
 import psutil
 
+from bench.registry_load import API, ARTIFACTS
 from bench.registry_mlflow import WORKERS
 from perfuse.serving import mint
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
@@ -197,11 +198,20 @@ class Mlflow:
 
     def call(self, path: str, body: object = None) -> Any:
         """A call of its REST API: POST where there is a body."""
-        url = f"http://{self.host}:{self.port}/api/2.0/mlflow/{path}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+        return json.loads(self._send("GET" if data is None else "POST", API + path, data))
+
+    def put(self, path: str, data: bytes) -> None:
+        """Store an artifact."""
+        self._send("PUT", ARTIFACTS + path, data)
+
+    def _send(self, method: str, path: str, data: bytes | None) -> bytes:
+        url = f"http://{self.host}:{self.port}{path}"
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(url, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+            body: bytes = answer.read()
+        return body
 
 
 @contextmanager

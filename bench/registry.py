@@ -19,16 +19,12 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +32,9 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from bench import registry_mlflow, registry_servers
+from bench.registry_callers import Job
+from bench.registry_figures import THEIRS, Record, describe
 from bench.registry_filling import PAGE, fill_mlflow, fill_registry, holds
-from bench.registry_load import Job
 from bench.registry_sample import adapter
 from bench.registry_show import draw, table
 
@@ -45,7 +42,6 @@ RESULTS = Path(__file__).parent / "results"
 SIZES = (100, 1_000, 10_000, 100_000)
 CLIENTS = 32
 OURS = ("PostgreSQL + S3", "PostgreSQL + directory", "SQLite + directory")
-THEIRS = "MLflow"
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Plan:
     clients: int = CLIENTS
     rounds: int = 5
     warm: float = 0.15
-    seconds: float = 0.5
+    seconds: float = 0.4
 
     def cells(self) -> list[tuple[str, int]]:
         """Operations, each with the number of callers."""
@@ -103,7 +99,7 @@ class Contender:
         """One measurement; see `registry_load.perform`.
 
         Raises:
-            RuntimeError: a request was refused, or answered with something else.
+            RuntimeError: nothing was answered, or something else than what was asked for.
         """
         times = {"clients": clients, "warm": plan.warm, "seconds": plan.seconds}
         job = {**self.jobs[operation], **times}
@@ -121,43 +117,11 @@ class Contender:
             for part, spent in self._spent().items()
         }
         done["cpu"]["callers"] = done["client_cpu"]
-        if done["failures"]:
-            raise RuntimeError(f"{operation}: {done['failures']} refused: {done['problem']}")
+        if not done["microseconds"]:
+            raise RuntimeError(f"{operation}: nothing was answered: {done['problem']}")
         if not holds(job, base64.b64decode(done["first"])):
             raise RuntimeError(f"{operation}: the answer is not what was asked for")
         return done
-
-
-@dataclass
-class Record:
-    """What one operation cost on one server, over the rounds."""
-
-    rates: list[float] = field(default_factory=list)
-    microseconds: list[int] = field(default_factory=list)
-    cpu: list[dict[str, float]] = field(default_factory=list)
-
-    def add(self, done: dict[str, Any]) -> None:
-        """One round's measurement."""
-        self.rates.append(done["rate"])
-        self.microseconds += done["microseconds"]
-        self.cpu.append(done["cpu"])
-
-    def summary(self) -> dict[str, Any]:
-        """Rates and CPU as medians over rounds, latencies over all requests of all rounds.
-
-        The clock of other processes' CPU has steps of 10 ms.
-        """
-        ordered = sorted(self.microseconds)
-        return {
-            "per_second": round(statistics.median(self.rates), 1),
-            "p50_ms": round(ordered[len(ordered) // 2] / 1000, 3),
-            "p99_ms": round(ordered[len(ordered) * 99 // 100] / 1000, 3),
-            "requests": len(ordered),
-            "cpu_ms": {
-                part: round(1000 * statistics.median(cpu[part] for cpu in self.cpu), 2)
-                for part in self.cpu[0]
-            },
-        }
 
 
 @contextmanager
@@ -236,44 +200,6 @@ def measure(plan: Plan, mlflow: Path | None, console: Console) -> dict[str, dict
     }
 
 
-def ratios(measured: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Requests a second as multiples of MLflow's, by operation and server of ours."""
-    return {
-        operation: {
-            name: round(summary["per_second"] / servers[THEIRS]["per_second"], 2)
-            for name, summary in servers.items()
-            if name != THEIRS
-        }
-        for operation, servers in measured.items()
-        if THEIRS in servers
-    }
-
-
-def flatness(measured: dict[str, dict[str, Any]], sizes: Sequence[int]) -> dict[str, Any]:
-    """Median time of a page of the largest concept as a multiple of the smallest one's."""
-    found: dict[str, Any] = {}
-    for page in ("list", "middle"):
-        small = measured[f"{page} {sizes[0]}, 1 client"]
-        large = measured[f"{page} {sizes[-1]}, 1 client"]
-        found[page] = {
-            name: round(large[name]["p50_ms"] / small[name]["p50_ms"], 2) for name in small
-        }
-    return found
-
-
-def describe(plan: Plan, measured: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What is kept: figures, their ratios, and what they were measured with."""
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "plan": {**vars(plan), "page": PAGE, "adapter_bytes": len(adapter())},
-        "versions": {name: version(name) for name in ("grpcio", "sqlalchemy", "psycopg", "moto")},
-        "measured": measured,
-        "ratio_to_mlflow": ratios(measured),
-        "largest_to_smallest_list": flatness(measured, plan.sizes),
-    }
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the ratios, and keep figures and a plot."""
     parser = argparse.ArgumentParser(prog="python -m bench.registry", description=__doc__)
@@ -288,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(stderr=True)
     measured = measure(plan, python, console)
     record = {
-        **describe(plan, measured),
+        **describe({**vars(plan), "page": PAGE, "adapter_bytes": len(adapter())}, measured),
         "mlflow": {"workers": registry_mlflow.WORKERS, **registry_mlflow.versions(python)},
     }
     Console().print(table(record))

@@ -21,7 +21,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from bench import registry_sample as sample
-from bench.registry_load import Job, artifact_path, artifact_uri
+from bench.registry_callers import Job, artifact_path, artifact_uri
 from bench.registry_servers import TENANT, Mlflow, Registry
 from perfuse.adapter import digest
 from perfuse.v1 import registry_pb2 as wire

@@ -23,7 +23,6 @@ def environment() -> Path:
         return python
     print(f"installing {', '.join(PINNED)} into {HOME}", file=sys.stderr)
     subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)
-    (HOME / ".gitignore").write_text("*\n")
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", *PINNED], check=True)
     ready.touch()
     return python

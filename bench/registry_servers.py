@@ -23,7 +23,7 @@ from typing import Any
 import grpc
 import psutil
 
-from bench.registry_load import API, ARTIFACTS
+from bench.registry_callers import API, ARTIFACTS
 from bench.registry_mlflow import WORKERS
 from perfuse.serving import mint
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub

@@ -29,11 +29,13 @@ KINDS: Mapping[str, _Kind] = {
     "euler": _Kind("EulerDiscreteScheduler"),
     "euler-ancestral": _Kind("EulerAncestralDiscreteScheduler"),
     "heun": _Kind("HeunDiscreteScheduler"),
-    "lms": _Kind("LMSDiscreteScheduler"),
     "pndm": _Kind("PNDMScheduler"),
     "unipc": _Kind("UniPCMultistepScheduler"),
 }
-"""The names that a request may give; an empty name is the base model's own scheduler."""
+"""The names that a request may give; an empty name is the base model's own scheduler.
+
+All of them work with what this distribution installs: diffusers' LMS, for one, would need scipy.
+"""
 
 
 def scheduler_name(base: BaseModel, wanted: str) -> str:

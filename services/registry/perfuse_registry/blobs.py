@@ -23,14 +23,14 @@ from typing import Protocol
 from perfuse.adapter.header import digest as digest_of
 from perfuse.adapter.limits import MAX_FILE_BYTES
 from perfuse.errors import DataLoss, DigestMismatch, InvalidArgument, Unavailable
+from perfuse.names import ID
 
 # Folders of ours that no tenant can be called, since an id starts with a letter.
 INCOMING = "_incoming"
 SELF_TEST = "_self-test"
 
-_TENANT = re.compile("[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _DIGEST = re.compile("sha256:([0-9a-f]{64})")
-_KEY = re.compile(rf"({_TENANT.pattern})/sha256/([0-9a-f]{{2}})/(\3[0-9a-f]{{62}})")
+_KEY = re.compile(rf"({ID.pattern})/sha256/([0-9a-f]{{2}})/(\3[0-9a-f]{{62}})")
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def key_of(tenant: str, digest: str) -> str:
 
 def check_tenant(tenant: str) -> None:
     """Refuse what is no tenant id."""
-    if _TENANT.fullmatch(tenant) is None:
+    if ID.fullmatch(tenant) is None:
         raise InvalidArgument(
             f"the tenant {tenant[:80]!r} is not an id: a lower-case letter, then up to 62 letters, "
             "digits and hyphens, the last of them no hyphen"

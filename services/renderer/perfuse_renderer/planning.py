@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perfuse.attach import BaseModel, ConditioningPlan, Named, PlannedConcept, Prompt, plan
-from perfuse.attach.plan import RENDER_BIAS
+from perfuse.attach.plan import gate_parameters
 from perfuse.errors import BaseModelMismatch, InvalidArgument
 from perfuse.method import KeyLock
 from perfuse.names import VersionName
@@ -187,17 +187,13 @@ def _named(parts: Sequence[Part], found: Mapping[str, PooledAdapter]) -> list[st
 def _record(
     found: Mapping[str, PooledAdapter], concepts: Sequence[PlannedConcept], lock: KeyLock | None
 ) -> tuple[RenderedConcept, ...]:
+    if lock is None:
+        return ()
     by_name = {concept.name: concept for concept in concepts}
     record = []
     for written, pooled in found.items():
         concept = by_name[str(pooled.version.name)]
-        suggested = pooled.adapter.metadata
-        bias = concept.bias
-        if bias is None:
-            bias = RENDER_BIAS[lock] if lock is KeyLock.GLOBAL else suggested.bias
-        temperature = concept.temperature
-        if temperature is None:
-            temperature = suggested.temperature
+        bias, temperature = gate_parameters(concept, lock)
         record.append(
             RenderedConcept(written, pooled.version.name, pooled.version.digest, bias, temperature)
         )

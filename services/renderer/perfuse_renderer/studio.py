@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -173,7 +172,7 @@ class Studio:
             guidance=picture.guidance,
             scheduler=work.scheduler,
             release=self._release,
-            render_time=datetime.fromtimestamp(time.time(), UTC),
+            render_time=datetime.now(UTC),
         )
 
     async def _plan(

@@ -144,7 +144,7 @@ def plan(
     if lock is None:
         projections = plain_projections(base, encodings)
     else:
-        settings = [_gate_parameters(concept, lock) for concept in named]
+        settings = [gate_parameters(concept, lock) for concept in named]
         inputs = torch.stack([concept.adapter.target_input for concept in named])
         on = strength(
             base,
@@ -269,7 +269,7 @@ def _lock(concepts: Sequence[PlannedConcept], wanted: KeyLock | None) -> KeyLock
     return lock
 
 
-def _gate_parameters(concept: PlannedConcept, lock: KeyLock) -> tuple[float, float]:
+def gate_parameters(concept: PlannedConcept, lock: KeyLock) -> tuple[float, float]:
     """Bias and temperature: the request's, else the adapter's, else the default for GLOBAL.
 
     An adapter suggests a bias for the keys that it was trained with. Under GLOBAL the paper's

@@ -37,7 +37,8 @@ ROOMED = {
 }
 WIRE = {"google", "grpc", "grpc_status", "perfuse.v1"}
 ENGINE = HEAVY - {"ray"}
-RULES = {"perfuse.adapter", "perfuse.errors", "perfuse.names", "perfuse_registry"}
+STORAGE = {"perfuse.adapter", "perfuse.errors", "perfuse.names", "perfuse.storage"}
+RULES = {*STORAGE, "perfuse_registry"}
 
 # What a package or module may import of ours and of the heavy libraries; the longest match rules.
 ALLOWED: dict[str, set[str]] = {
@@ -81,15 +82,17 @@ ALLOWED: dict[str, set[str]] = {
         "pydantic_settings",
         "structlog",
     },
+    "perfuse.storage": {*STORAGE, "sqlalchemy"},
+    "perfuse.storage.blobs_s3": {*STORAGE, "certifi", "minio", "urllib3"},
+    "perfuse.storage.filter_grammar": {*STORAGE, "lark"},
+    "perfuse.storage.requests": {*STORAGE, "pydantic", "sqlalchemy"},
+    "perfuse.storage.schema": {*STORAGE, "alembic", "sqlalchemy"},
+    "perfuse.storage.settings": {*STORAGE, "perfuse.serving", "pydantic"},
     # Rules know SQL and no gRPC; only the edge of the service knows the wire.
     "perfuse_registry": {*RULES, "sqlalchemy"},
     "perfuse_registry.__main__": {*RULES, "perfuse.serving", "perfuse.v1"},
-    "perfuse_registry.blobs_s3": {*RULES, "certifi", "minio", "urllib3"},
-    "perfuse_registry.catalog.requests": {*RULES, "pydantic", "sqlalchemy"},
-    "perfuse_registry.filter_grammar": {*RULES, "lark"},
     "perfuse_registry.messages": {*RULES, "google", "perfuse.v1"},
     "perfuse_registry.migrations": {*RULES, "alembic", "sqlalchemy"},
-    "perfuse_registry.schema": {*RULES, "alembic", "sqlalchemy"},
     "perfuse_registry.servicer": {*RULES, "google", "perfuse.serving", "perfuse.v1"},
     "perfuse_registry.settings": {*RULES, "perfuse.serving", "pydantic", "pydantic_settings"},
     "perfuse_registry.tables": {*RULES, "sqlalchemy", "sqlmodel"},

@@ -34,22 +34,22 @@ from typing import Any
 
 import grpc
 from sqlalchemy import Table, select
+from storage.databases import Prepare, fresh_database
+from storage.stores import fresh_bucket
 
 from perfuse.names import ConceptName
 from perfuse.serving.identity import mint
+from perfuse.storage.blobs import BlobStore
+from perfuse.storage.blobs_directory import DirectoryBlobs
+from perfuse.storage.blobs_s3 import S3Blobs
+from perfuse.storage.database import AnyRow, Database
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
-from perfuse_registry import schema
-from perfuse_registry.blobs import BlobStore
-from perfuse_registry.blobs_directory import DirectoryBlobs
-from perfuse_registry.blobs_s3 import S3Blobs
 from perfuse_registry.catalog.resources import Mutation
-from perfuse_registry.database import AnyRow, Database
 from perfuse_registry.failpoints import VARIABLE
 from perfuse_registry.messages import described_base_model
 from perfuse_registry.registry import Registry
-from registry.databases import Prepare, fresh_database
+from perfuse_registry.schema import SCHEMA
 from registry.samples import base_model
-from registry.stores import fresh_bucket
 
 READY_SECONDS = 30.0
 _starting = threading.Lock()
@@ -113,7 +113,7 @@ class Place:
 def migrate(url: str) -> None:
     """Bring an empty database to the newest revision."""
     database = Database(url)
-    schema.migrate(database)
+    SCHEMA.migrate(database)
     database.close()
 
 

@@ -29,23 +29,23 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from sqlalchemy import Table, select
+from storage.databases import fresh_database
+from storage.stores import GIVEN, Ground, fresh_store
 
 from perfuse.serving.edge import Edge
 from perfuse.serving.testing import IssuedTokens, serve
 from perfuse.serving.validation import ProtovalidateValidator
+from perfuse.storage.database import AnyRow, Database
 from perfuse.v1 import errors_pb2
 from perfuse.v1 import registry_pb2 as wire
 from perfuse.v1.registry_pb2_grpc import (
     RegistryServiceStub,
     add_RegistryServiceServicer_to_server,
 )
-from perfuse_registry import schema
-from perfuse_registry.database import AnyRow, Database
 from perfuse_registry.registry import Registry
+from perfuse_registry.schema import SCHEMA
 from perfuse_registry.servicer import RegistryServicer
 from registry import samples
-from registry.databases import fresh_database
-from registry.stores import GIVEN, Ground, fresh_store
 
 OWN_BACKENDS = ("sqlite+directory", "postgresql+s3")
 """The embedded default, and what production uses; nobody else keeps anything there."""
@@ -295,7 +295,7 @@ def installed(
 def migrate(url: str) -> None:
     """Bring an empty database to the newest revision."""
     database = Database(url)
-    schema.migrate(database)
+    SCHEMA.migrate(database)
     database.close()
 
 

@@ -23,15 +23,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from storage.databases import fresh_database, postgres_server
+from storage.stores import fresh_bucket
 
 from perfuse.errors import Unavailable
+from perfuse.storage.database import Database
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.__main__ import main
-from perfuse_registry.database import Database
 from registry import samples
-from registry.databases import fresh_database, postgres_server
 from registry.served import OWN_BACKENDS, Client, Installation, installed, migrate, refused
-from registry.stores import fresh_bucket
 
 SERVICE = "perfuse.v1.RegistryService"
 PREFIX = "PERFUSE_REGISTRY_"
@@ -403,10 +403,10 @@ class TestSentences:
     @pytest.mark.parametrize(
         ("arguments", "settings", "told"),
         [
-            (["serve"], {}, "adapters need one place"),
-            (["migrate"], {"S3_ENDPOINT": "http://h"}, "adapters need one place"),
+            (["serve"], {}, "blobs need one place"),
+            (["migrate"], {"S3_ENDPOINT": "http://h"}, "blobs need one place"),
             (["verify"], {"BLOB_DIRECTORY": "b", "S3_ENDPOINT": "http://h", "S3_BUCKET": "b"},
-             "adapters need one place"),
+             "blobs need one place"),
             (["serve"], {"BLOB_DIRECTORY": "b", "BIND": "0.0.0.0:7071"}, "needs TLS"),
             (["serve"], {"BLOB_DIRECTORY": "b", "BIND": "nonsense"}, "is not an address"),
             (["serve"], {"BLOB_DIRECTORY": "b", "THREADS": "canary"}, f"{PREFIX}THREADS"),

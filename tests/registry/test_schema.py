@@ -12,19 +12,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, inspect, text
+from storage.databases import database_url, dialect  # noqa: F401
 
 from perfuse.errors import FailedPrecondition, InvalidArgument, Unavailable, WrongRevision
-from perfuse_registry import schema
-from perfuse_registry.blobs_directory import DirectoryBlobs
-from perfuse_registry.database import Database
+from perfuse.storage.blobs_directory import DirectoryBlobs
+from perfuse.storage.database import Database
 from perfuse_registry.registry import Registry
+from perfuse_registry.schema import SCHEMA, page_token_key
 from perfuse_registry.tables import Base
-from registry.databases import database_url, dialect  # noqa: F401
 from registry.served import migrate
 
-REVISIONS = [entry.revision for entry in ScriptDirectory(str(schema._MIGRATIONS)).walk_revisions()][
-    ::-1
-]
+REVISIONS = [entry.revision for entry in ScriptDirectory(SCHEMA._migrations).walk_revisions()][::-1]
 
 
 @pytest.fixture
@@ -55,21 +53,21 @@ def execute(database: Database, statement: str) -> None:
 
 class TestMigrations:
     def test_they_make_the_tables_of_this_release(self, database: Database) -> None:
-        assert schema.current_revision(database) is None
-        schema.migrate(database)
-        assert schema.current_revision(database) == schema.latest_revision() == REVISIONS[-1]
+        assert SCHEMA.current_revision(database) is None
+        SCHEMA.migrate(database)
+        assert SCHEMA.current_revision(database) == SCHEMA.latest_revision == REVISIONS[-1]
         assert differences(database) == []
         assert tables(database) == set(Base.metadata.tables) | {"alembic_version"}
 
     def test_a_difference_would_be_seen(self, database: Database) -> None:
-        schema.migrate(database)
+        SCHEMA.migrate(database)
         execute(database, "ALTER TABLE concepts ADD COLUMN colour INTEGER")
         execute(database, "DROP INDEX ix_versions_tenant_digest")
         assert len(differences(database)) == 2  # type: ignore[arg-type]
 
     def test_text_that_lists_go_by_sorts_by_its_bytes(self, database: Database) -> None:
         """The comparison above does not look at collations."""
-        schema.migrate(database)
+        SCHEMA.migrate(database)
         if database.dialect != "postgresql":
             return  # SQLite has no other order.
         query = text("SELECT table_name, column_name FROM information_schema.columns "
@@ -85,23 +83,23 @@ class TestMigrations:
 
     def test_each_goes_down_and_up_again(self, database: Database) -> None:
         for revision in REVISIONS:
-            schema.migrate(database, revision)
-            assert schema.current_revision(database) == revision
+            SCHEMA.migrate(database, revision)
+            assert SCHEMA.current_revision(database) == revision
         assert differences(database) == []
         for revision in reversed(["base", *REVISIONS[:-1]]):
-            schema.migrate(database, revision)
-            assert schema.current_revision(database) == (None if revision == "base" else revision)
+            SCHEMA.migrate(database, revision)
+            assert SCHEMA.current_revision(database) == (None if revision == "base" else revision)
         assert tables(database) == {"alembic_version"}
-        schema.migrate(database)
+        SCHEMA.migrate(database)
         assert differences(database) == []
 
     def test_again_changes_nothing(self, database: Database) -> None:
-        schema.migrate(database)
-        schema.page_token_key(database)
-        before = schema.page_token_key(database)
+        SCHEMA.migrate(database)
+        page_token_key(database)
+        before = page_token_key(database)
         for revision in ("head", REVISIONS[-1]):
-            schema.migrate(database, revision)
-        assert schema.page_token_key(database) == before
+            SCHEMA.migrate(database, revision)
+        assert page_token_key(database) == before
 
     def test_many_at_once_are_as_one(self, database_url: str) -> None:  # noqa: F811
         """As when replicas start together, each with --migrate."""
@@ -123,25 +121,25 @@ class TestMigrations:
     def test_one_that_fails_leaves_nothing(self, database: Database) -> None:
         execute(database, "CREATE TABLE secrets (name INTEGER)")  # in the way of the last table
         with pytest.raises(FailedPrecondition, match=r"as before.*secrets"):
-            schema.migrate(database)
+            SCHEMA.migrate(database)
         assert tables(database) <= {"secrets", "alembic_version"}
-        assert schema.current_revision(database) is None
+        assert SCHEMA.current_revision(database) is None
         execute(database, "DROP TABLE secrets")
-        schema.migrate(database)
+        SCHEMA.migrate(database)
         assert differences(database) == []
 
     @pytest.mark.parametrize("revision", ["", "nonsense", "heads", "+1", "0001:0002", "x" * 200])
     def test_what_is_no_revision_is_refused(self, database: Database, revision: str) -> None:
         with pytest.raises(InvalidArgument, match="is no revision of this release"):
-            schema.migrate(database, revision)
+            SCHEMA.migrate(database, revision)
         assert tables(database) == set()
 
     def test_a_newer_releases_database_is_left_alone(self, database: Database) -> None:
-        schema.migrate(database)
+        SCHEMA.migrate(database)
         execute(database, "UPDATE alembic_version SET version_num = '9999'")
         for revision in ("head", "base", REVISIONS[0]):
             with pytest.raises(WrongRevision, match="9999"):
-                schema.migrate(database, revision)
+                SCHEMA.migrate(database, revision)
         assert differences(database) == []
 
 
@@ -167,7 +165,7 @@ class TestServing:
     def test_not_on_another_revision(
         self, database: Database, open_registry: Callable[[], Registry]
     ) -> None:
-        schema.migrate(database)
+        SCHEMA.migrate(database)
         registry = open_registry()
         registry.check()
         execute(database, "UPDATE alembic_version SET version_num = '9999'")
@@ -183,11 +181,11 @@ class TestServing:
         database: Database,
         database_url: str,  # noqa: F811
     ) -> None:
-        schema.migrate(database)
+        SCHEMA.migrate(database)
         other = Database(database_url)
         keys: list[bytes] = []
         threads = [
-            threading.Thread(target=lambda source: keys.append(schema.page_token_key(source)),
+            threading.Thread(target=lambda source: keys.append(page_token_key(source)),
                              args=(source,))
             for source in (database, other) * 3
         ]  # fmt: skip
@@ -214,14 +212,14 @@ def test_a_file_comes_with_the_first_migration_alone(tmp_path: Path) -> None:
     """A file that went away is not mistaken for a new one."""
     file = tmp_path / "regis try#1?.db"
     database = Database(f"sqlite:///{quote(str(file))}")
-    assert schema.current_revision(database) is None
+    assert SCHEMA.current_revision(database) is None
     with pytest.raises(WrongRevision, match="revision none"):
-        schema.require_revision(database)
+        SCHEMA.require_revision(database)
     with pytest.raises(Unavailable):
         database.read(lambda connection: connection.execute(text("SELECT 1")))
     assert not list(tmp_path.iterdir())
-    schema.migrate(database)
-    schema.require_revision(database)
+    SCHEMA.migrate(database)
+    SCHEMA.require_revision(database)
     database.close()
     assert [entry.name for entry in tmp_path.iterdir()] == [file.name]
 
@@ -229,4 +227,4 @@ def test_a_file_comes_with_the_first_migration_alone(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/missing/registry.db")
     with pytest.raises(FailedPrecondition, match=r"missing/registry\.db cannot be made"):
-        schema.migrate(database)
+        SCHEMA.migrate(database)

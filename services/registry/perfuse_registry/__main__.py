@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 
 from perfuse.errors import FailedPrecondition, PerfuseError
-from perfuse_registry import schema
-from perfuse_registry.database import Database
+from perfuse.storage.database import Database
 from perfuse_registry.registry import Registry
+from perfuse_registry.schema import SCHEMA
 from perfuse_registry.settings import RegistrySettings
 
 P = ParamSpec("P")
@@ -128,9 +128,9 @@ def collect_garbage(
 
 def _migrate(settings: RegistrySettings, revision: str) -> None:
     database = Database(settings.database_url.get_secret_value())
-    before = schema.current_revision(database)
-    schema.migrate(database, revision)
-    after = schema.current_revision(database)
+    before = SCHEMA.current_revision(database)
+    SCHEMA.migrate(database, revision)
+    after = SCHEMA.current_revision(database)
     _console.print(f"database: revision {before or 'none'} -> {after or 'none'}")
     database.close()
 

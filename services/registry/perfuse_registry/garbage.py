@@ -39,10 +39,10 @@ from sqlalchemy import (
     update,
 )
 
-from perfuse_registry.blobs import BlobStore
-from perfuse_registry.database import AnyRow, Database
+from perfuse.storage.blobs import BlobStore
+from perfuse.storage.database import AnyRow, Database
+from perfuse.storage.moments import now
 from perfuse_registry.failpoints import reach
-from perfuse_registry.moments import now
 from perfuse_registry.tables import (
     ALIAS_MOVES,
     ALIASES,

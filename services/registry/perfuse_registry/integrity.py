@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, exists, select
 
 from perfuse.errors import DataLoss
-from perfuse_registry.blobs import BlobStore
-from perfuse_registry.database import AnyRow, Database
+from perfuse.storage.blobs import BlobStore
+from perfuse.storage.database import AnyRow, Database
 from perfuse_registry.tables import BLOBS, CONCEPTS, VERSIONS
 
 _PAGE = 500

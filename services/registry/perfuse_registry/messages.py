@@ -11,13 +11,13 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from perfuse.errors import InvalidArgument
+from perfuse.storage.listing import Query
+from perfuse.storage.moments import now
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.catalog import resources
 from perfuse_registry.catalog.checks import BlendCheck
-from perfuse_registry.catalog.resources import Query
 from perfuse_registry.garbage import Collected
 from perfuse_registry.integrity import Report
-from perfuse_registry.moments import now
 
 _KEY_LOCKS = {
     "LOCAL": wire.KEY_LOCK_LOCAL,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from perfuse_registry import schema
-from perfuse_registry.blobs import BlobStore
+from perfuse.storage.blobs import BlobStore
+from perfuse.storage.database import Database
+from perfuse.storage.listing import Lists
+from perfuse.storage.paging import PageTokens
 from perfuse_registry.catalog.aliases import Aliases
 from perfuse_registry.catalog.base_models import BaseModels
 from perfuse_registry.catalog.checks import Checks
 from perfuse_registry.catalog.concepts import Concepts
-from perfuse_registry.catalog.listing import Lists
 from perfuse_registry.catalog.versions import Versions
-from perfuse_registry.database import Database
 from perfuse_registry.garbage import Garbage
 from perfuse_registry.integrity import Integrity
-from perfuse_registry.paging import PageTokens
+from perfuse_registry.schema import SCHEMA, page_token_key
 from perfuse_registry.settings import RegistrySettings
 
 
@@ -41,10 +41,10 @@ class Registry:
         request_retention: timedelta = timedelta(days=2),
         lease: timedelta = timedelta(hours=1),
     ) -> None:
-        schema.require_revision(database)
+        SCHEMA.require_revision(database)
         self._database = database
         self._blobs = blobs
-        lists = Lists(database, PageTokens(schema.page_token_key(database)))
+        lists = Lists(database, PageTokens(page_token_key(database)))
         self.concepts = Concepts(database, lists, concept_retention)
         self.versions = Versions(database, blobs, lists, lease)
         self.aliases = Aliases(database, lists)
@@ -84,7 +84,7 @@ class Registry:
             WrongRevision: the database was migrated meanwhile.
         """
         self._database.check()
-        schema.require_revision(self._database)
+        SCHEMA.require_revision(self._database)
         self._blobs.check()
 
     def close(self) -> None:

@@ -14,12 +14,12 @@ from perfuse.names import (
 )
 from perfuse.serving.edge import Call, Edge
 from perfuse.serving.guard import rpc
+from perfuse.storage.requests import Mutation
 from perfuse.v1 import registry_pb2 as wire
 from perfuse.v1.registry_pb2_grpc import RegistryServiceServicer
 from perfuse_registry import messages
 from perfuse_registry.catalog import concepts, versions
 from perfuse_registry.catalog.ownership import require_own
-from perfuse_registry.catalog.resources import Mutation
 from perfuse_registry.registry import Registry
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlmodel import Field, SQLModel
 
-from perfuse_registry.moments import Moment
+from perfuse.storage.moments import Moment
 
 # Named, so that a migration can find each constraint on either database.
 CONVENTION = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from perfuse.adapter import AdapterHeader, check_finite, digest, read_header
 from perfuse.errors import BaseModelMismatch, DigestMismatch, InvalidArgument
-from perfuse_registry.database import AnyRow
+from perfuse.storage.database import AnyRow
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,11 @@ from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from perfuse.errors import AlreadyExists, EtagMismatch, InvalidArgument
 from perfuse.names import LATEST, AliasName, ConceptName, VersionName
-from perfuse_registry.catalog.listing import Lists
+from perfuse.storage.database import AnyRow, Database
+from perfuse.storage.listing import Lists, Page, Query
+from perfuse.storage.moments import now
+from perfuse.storage.paging import Listing
+from perfuse.storage.requests import Mutation
 from perfuse_registry.catalog.ownership import (
     locked_concept,
     missing,
@@ -18,11 +22,8 @@ from perfuse_registry.catalog.ownership import (
     require_own,
 )
 from perfuse_registry.catalog.requests import once
-from perfuse_registry.catalog.resources import Alias, AliasMove, Mutation, Page, Query
-from perfuse_registry.database import AnyRow, Database
+from perfuse_registry.catalog.resources import Alias, AliasMove
 from perfuse_registry.failpoints import reach
-from perfuse_registry.moments import now
-from perfuse_registry.paging import Listing
 from perfuse_registry.tables import ALIAS_MOVES, ALIASES, CONCEPTS, VERSIONS
 
 

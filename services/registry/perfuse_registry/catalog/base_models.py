@@ -9,14 +9,15 @@ from sqlalchemy import Connection, delete, insert, or_, select
 
 from perfuse.errors import AlreadyExists, BaseModelInUse
 from perfuse.names import BaseModelName
-from perfuse_registry.catalog.listing import Lists
+from perfuse.storage.database import AnyRow, Database
+from perfuse.storage.filters import Field, Kind
+from perfuse.storage.listing import Lists, Page, Query
+from perfuse.storage.moments import now
+from perfuse.storage.paging import Listing
+from perfuse.storage.requests import Mutation
 from perfuse_registry.catalog.ownership import missing, require_etag
 from perfuse_registry.catalog.requests import once
-from perfuse_registry.catalog.resources import BaseModel, Mutation, Page, Query
-from perfuse_registry.database import AnyRow, Database
-from perfuse_registry.filters import Field, Kind
-from perfuse_registry.moments import now
-from perfuse_registry.paging import Listing
+from perfuse_registry.catalog.resources import BaseModel
 from perfuse_registry.tables import BASE_MODELS, VERSIONS
 
 FILTERS = {

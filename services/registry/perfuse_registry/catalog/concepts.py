@@ -10,7 +10,12 @@ from sqlalchemy import Connection, insert, select, update
 
 from perfuse.errors import AlreadyExists, ConceptNotEmpty, FailedPrecondition, InvalidArgument
 from perfuse.names import ConceptName, TenantName
-from perfuse_registry.catalog.listing import Lists
+from perfuse.storage.database import AnyRow, Database
+from perfuse.storage.filters import Field, Kind
+from perfuse.storage.listing import Lists, Page, Query
+from perfuse.storage.moments import now
+from perfuse.storage.paging import Listing
+from perfuse.storage.requests import Mutation
 from perfuse_registry.catalog.ownership import (
     locked_concept,
     missing,
@@ -19,12 +24,8 @@ from perfuse_registry.catalog.ownership import (
     require_own,
 )
 from perfuse_registry.catalog.requests import once
-from perfuse_registry.catalog.resources import Concept, Mutation, Page, Query
-from perfuse_registry.database import AnyRow, Database
+from perfuse_registry.catalog.resources import Concept
 from perfuse_registry.failpoints import reach
-from perfuse_registry.filters import Field, Kind
-from perfuse_registry.moments import now
-from perfuse_registry.paging import Listing
 from perfuse_registry.tables import CONCEPTS
 
 FILTERS = {

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, delete, insert
 from sqlalchemy.dialects import postgresql, sqlite
 
 from perfuse.errors import Aborted, PerfuseError, Unavailable
-from perfuse_registry.database import Database
+from perfuse.storage.database import Database
+from perfuse.storage.moments import now
 from perfuse_registry.failpoints import reach
-from perfuse_registry.moments import now
 from perfuse_registry.tables import BLOBS, LEASES
 
 

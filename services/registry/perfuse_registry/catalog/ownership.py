@@ -6,7 +6,7 @@ from sqlalchemy import Connection, bindparam, select
 
 from perfuse.errors import ConceptDeleted, EtagMismatch, NotFound
 from perfuse.names import AliasName, BaseModelName, ConceptName, TenantName, VersionName
-from perfuse_registry.database import AnyRow
+from perfuse.storage.database import AnyRow
 from perfuse_registry.tables import CONCEPTS
 
 AnyName = TenantName | ConceptName | VersionName | AliasName | BaseModelName

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, TypeVar
 
 from perfuse.names import AliasName, BaseModelName, ConceptName, VersionName
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,34 +139,6 @@ class BaseModel:
     def etag(self) -> str:
         """Changes when the base model does; see `etag_of`."""
         return etag_of(self.uid, self.revision)
-
-
-@dataclass(frozen=True)
-class Page(Generic[Item]):
-    """One page of a list; `next_page_token` is empty on the last."""
-
-    items: list[Item]
-    next_page_token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What a list call asks for, as the caller wrote it."""
-
-    page_size: int = 0
-    page_token: str = ""
-    filter: str = ""
-    order_by: str = ""
-    show_deleted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """Who changes something, and under which `request_id`; an empty one is not remembered."""
-
-    tenant: str
-    mover: str
-    request_id: str = ""
 
 
 def etag_of(uid: str, revision: int) -> str:

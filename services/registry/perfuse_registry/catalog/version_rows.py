@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, insert, select, update
 
 from perfuse.names import LATEST, ConceptName, VersionName
+from perfuse.storage.database import AnyRow
 from perfuse_registry.catalog.ownership import locked_concept, missing, require_live
 from perfuse_registry.catalog.resources import Version
-from perfuse_registry.database import AnyRow
 from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import ALIASES, BASE_MODELS, CONCEPTS, VERSIONS
 

@@ -12,7 +12,13 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from perfuse.errors import AliasInUse, DataLoss, InvalidArgument
 from perfuse.names import ConceptName, VersionName
-from perfuse_registry.blobs import BlobStore
+from perfuse.storage.blobs import BlobStore
+from perfuse.storage.database import AnyRow, Database
+from perfuse.storage.filters import Field, Kind
+from perfuse.storage.listing import Lists, Page, Query
+from perfuse.storage.moments import now
+from perfuse.storage.paging import Listing
+from perfuse.storage.requests import Mutation
 from perfuse_registry.catalog.admission import (
     Judged,
     judge,
@@ -20,7 +26,6 @@ from perfuse_registry.catalog.admission import (
     require_super_category,
 )
 from perfuse_registry.catalog.leases import Leases
-from perfuse_registry.catalog.listing import Lists
 from perfuse_registry.catalog.ownership import (
     concept_row,
     locked_concept,
@@ -30,7 +35,7 @@ from perfuse_registry.catalog.ownership import (
     require_own,
 )
 from perfuse_registry.catalog.requests import once, replayed
-from perfuse_registry.catalog.resources import Mutation, Page, Query, Version
+from perfuse_registry.catalog.resources import Version
 from perfuse_registry.catalog.version_rows import (
     WITH_PARENTS,
     found,
@@ -38,11 +43,7 @@ from perfuse_registry.catalog.version_rows import (
     version_of,
     version_row,
 )
-from perfuse_registry.database import AnyRow, Database
 from perfuse_registry.failpoints import reach
-from perfuse_registry.filters import Field, Kind
-from perfuse_registry.moments import now
-from perfuse_registry.paging import Listing
 from perfuse_registry.tables import ALIASES, BASE_MODELS, BLOBS, CONCEPTS, VERSIONS
 
 FILTERS = {

@@ -27,7 +27,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, false, literal, or_, true, tuple_
 
 from perfuse.errors import InvalidArgument
-from perfuse_registry.ordering import Key, Order
+from perfuse.storage.ordering import Key, Order
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000

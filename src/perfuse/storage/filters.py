@@ -44,7 +44,7 @@ from sqlalchemy import (
 )
 
 from perfuse.errors import InvalidArgument
-from perfuse_registry.filter_grammar import (
+from perfuse.storage.filter_grammar import (
     All,
     Literal,
     Node,
@@ -53,7 +53,7 @@ from perfuse_registry.filter_grammar import (
     Restriction,
     parse,
 )
-from perfuse_registry.ordering import Bytewise
+from perfuse.storage.ordering import Bytewise
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _NUMBER = re.compile(r"-?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -107,7 +107,7 @@ def compile_filter(text: str, fields: Fields) -> ColumnElement[bool] | None:
 
     Raises:
         InvalidArgument: It is no filter, names a field that `fields` lacks, compares a field with
-            what it cannot be, or passes a limit of `perfuse_registry.filter_grammar`.
+            what it cannot be, or passes a limit of `perfuse.storage.filter_grammar`.
     """
     if not text.strip():
         return None

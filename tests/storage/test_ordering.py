@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from perfuse.errors import InvalidArgument
-from perfuse_registry.moments import Moment
-from perfuse_registry.ordering import MAX_LENGTH, Bytewise, Order, parse_order
-from registry.databases import DIALECTS, fresh_database
+from perfuse.storage.moments import Moment
+from perfuse.storage.ordering import MAX_LENGTH, Bytewise, Order, parse_order
+from storage.databases import DIALECTS, fresh_database
 
 
 class Base(DeclarativeBase):

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfuse.errors import InvalidArgument
-from perfuse_registry.filter_grammar import MAX_BYTES, MAX_DEPTH, MAX_RESTRICTIONS
-from perfuse_registry.filters import Field, Kind, compile_filter
-from perfuse_registry.moments import Moment
-from registry.databases import DIALECTS, fresh_database
+from perfuse.storage.filter_grammar import MAX_BYTES, MAX_DEPTH, MAX_RESTRICTIONS
+from perfuse.storage.filters import Field, Kind, compile_filter
+from perfuse.storage.moments import Moment
+from storage.databases import DIALECTS, fresh_database
 
 METADATA = sa.MetaData()
 THINGS = sa.Table(

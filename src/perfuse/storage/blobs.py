@@ -1,11 +1,12 @@
-"""Where adapter bytes live: the contract, and the rules that every kind of store keeps.
+"""Where bytes live: the contract, and the rules that every kind of store keeps.
 
-A blob is the file of one adapter. Its key is `{tenant}/sha256/{hex[:2]}/{hex}`: the digest says
-what the bytes are, the tenant in front of it keeps one tenant's uploads from telling another that
-the same bytes exist. Two writers of one key write the same bytes, so nothing here needs a
-conditional write, and what exists is a question for the database, never for the store.
+A blob is a file that never changes, such as an adapter or a training picture. Its key is
+`{tenant}/sha256/{hex[:2]}/{hex}`: the digest says what the bytes are, the tenant in front of it
+keeps one tenant's uploads from telling another that the same bytes exist. Two writers of one key
+write the same bytes, so nothing here needs a conditional write, and what exists is a question for
+the database, never for the store.
 
-`BlobStore` is what the Registry asks for. `CheckedBlobs` keeps its promises over five operations on
+`BlobStore` is what a service asks for. `CheckedBlobs` keeps its promises over five operations on
 keys, which `blobs_directory` and `blobs_s3` supply; only they know a file system or a network.
 """
 
@@ -88,7 +89,7 @@ class BlobStore(Protocol):
 
         Raises:
             DigestMismatch: the bytes have another digest; nothing was written.
-            InvalidArgument: more than `MAX_FILE_BYTES`, which no reader would take.
+            InvalidArgument: more than the store's `max_bytes`, which no reader would take.
         """
 
     def get(self, tenant: str, digest: str) -> bytes:
@@ -172,13 +173,20 @@ def parse_key(key: str) -> tuple[str, str] | None:
 
 
 class CheckedBlobs(ABC):
-    """The promises of `BlobStore`, kept over five operations on keys."""
+    """The promises of `BlobStore`, kept over five operations on keys.
+
+    Args:
+        max_bytes: of one blob.
+    """
+
+    def __init__(self, max_bytes: int = MAX_FILE_BYTES) -> None:
+        self._max_bytes = max_bytes
 
     def put(self, tenant: str, digest: str, data: bytes) -> None:
         key = key_of(tenant, digest)
-        if len(data) > MAX_FILE_BYTES:
+        if len(data) > self._max_bytes:
             raise InvalidArgument(
-                f"{len(data)} bytes are more than an adapter may have ({MAX_FILE_BYTES})"
+                f"{len(data)} bytes are more than one blob may have here ({self._max_bytes})"
             )
         found = digest_of(data)
         if found != digest:
@@ -191,10 +199,10 @@ class CheckedBlobs(ABC):
         data = self._read(key_of(tenant, digest))
         if data is None:
             raise DataLoss(f"the bytes of {digest} are not in the store; restore from backup")
-        if len(data) > MAX_FILE_BYTES:
+        if len(data) > self._max_bytes:
             raise DataLoss(
-                f"the bytes stored as {digest} are more than {MAX_FILE_BYTES}, which no adapter "
-                "has; restore from backup"
+                f"the bytes stored as {digest} are more than {self._max_bytes}, which no blob "
+                "has here; restore from backup"
             )
         found = digest_of(data)
         if found != digest:
@@ -264,7 +272,7 @@ class CheckedBlobs(ABC):
 
     @abstractmethod
     def _read(self, key: str) -> bytes | None:
-        """At most `MAX_FILE_BYTES` + 1 bytes; None where there is no ordinary file."""
+        """At most `max_bytes` + 1 bytes; None where there is no ordinary file."""
 
     @abstractmethod
     def _size(self, key: str) -> int | None: ...

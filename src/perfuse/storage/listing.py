@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Select
 
-from perfuse_registry.catalog.resources import Page, Query
-from perfuse_registry.database import AnyRow, Database
-from perfuse_registry.filters import Field, compile_filter
-from perfuse_registry.ordering import parse_order
-from perfuse_registry.paging import Listing, PageTokens, keyset, page_size
+from perfuse.storage.database import AnyRow, Database
+from perfuse.storage.filters import Field, compile_filter
+from perfuse.storage.ordering import parse_order
+from perfuse.storage.paging import Listing, PageTokens, keyset, page_size
 
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """One page of a list; `next_page_token` is empty on the last."""
+
+    items: list[Item]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a list call asks for, as the caller wrote it."""
+
+    page_size: int = 0
+    page_token: str = ""
+    filter: str = ""
+    order_by: str = ""
+    show_deleted: bool = False
 
 
 class Lists:

@@ -40,7 +40,7 @@ class Database:
             threads calling.
 
     Raises:
-        InvalidArgument: the URL is of no database that the Registry works with.
+        InvalidArgument: the URL is of no database that Perfuse works with.
     """
 
     def __init__(self, url: str, connections: int = 16) -> None:
@@ -180,7 +180,7 @@ def _parse(url: str) -> URL:
     if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
         return parsed.set(drivername="sqlite+pysqlite")
     raise InvalidArgument(
-        f"the database is {parsed.render_as_string()!r}; the Registry works with a SQLite file "
+        f"the database is {parsed.render_as_string()!r}; Perfuse works with a SQLite file "
         "and with PostgreSQL. Write sqlite:///path/to/file.db or "
         "postgresql://user:password@host/database"
     )
@@ -209,7 +209,7 @@ def _engine(url: URL, connections: int, **options: Any) -> Engine:
         arguments = {"options": timeouts, "connect_timeout": 5}
         return create_engine(url, connect_args=arguments, **pool)
     except NoSuchModuleError as error:
-        raise InvalidArgument(f"{error}. pip install 'perfuse[registry]'") from None
+        raise InvalidArgument(f"{error}. pip install 'perfuse[storage]'") from None
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
@@ -231,8 +231,6 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _unavailable(error: Exception) -> Unavailable:
     _log.error("the database failed: %s", type(getattr(error, "orig", error)).__name__)
-    refusal = Unavailable(
-        "the Registry's database does not answer. Repeat the call with the same request_id"
-    )
+    refusal = Unavailable("the database does not answer. Repeat the call with the same request_id")
     refusal.retry_after = 1.0
     return refusal

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from perfuse.adapter.limits import MAX_FILE_BYTES
 from perfuse.errors import Unavailable
-from perfuse_registry.blobs import INCOMING, CheckedBlobs, Entry
+from perfuse.storage.blobs import INCOMING, CheckedBlobs, Entry
 
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # the root itself may be a link: its owner's
 _FOLDER = _ROOT | os.O_NOFOLLOW
@@ -48,7 +48,14 @@ class DirectoryBlobs(CheckedBlobs):
         Unavailable: the directory cannot be made.
     """
 
-    def __init__(self, root: str | Path, *, reach: Callable[[str], None] = lambda name: None):
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        max_bytes: int = MAX_FILE_BYTES,
+        reach: Callable[[str], None] = lambda name: None,
+    ):
+        super().__init__(max_bytes)
         self._root = Path(root).absolute()
         self._reach = reach
         self._remembered: set[str] = set()
@@ -99,7 +106,7 @@ class DirectoryBlobs(CheckedBlobs):
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     return None
                 with open(descriptor, "rb", closefd=False) as file:
-                    return file.read(MAX_FILE_BYTES + 1)
+                    return file.read(self._max_bytes + 1)
 
     def _size(self, key: str) -> int | None:
         *parts, name = key.split("/")
@@ -182,7 +189,7 @@ class DirectoryBlobs(CheckedBlobs):
         except OSError as error:
             raise Unavailable(
                 f"the store's directory cannot be opened ({error.strerror}); see that its disk "
-                "is mounted and that it is the Registry's to read"
+                "is mounted and that it is the server's to read"
             ) from error
         for depth, name in enumerate(parts, start=1):
             with _closing(opened):

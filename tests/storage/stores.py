@@ -23,9 +23,9 @@ from urllib.parse import urlsplit
 from minio import Minio
 from moto.server import ThreadedMotoServer
 
-from perfuse_registry.blobs import BlobStore
-from perfuse_registry.blobs_directory import DirectoryBlobs
-from perfuse_registry.blobs_s3 import S3Blobs
+from perfuse.storage.blobs import BlobStore
+from perfuse.storage.blobs_directory import DirectoryBlobs
+from perfuse.storage.blobs_s3 import S3Blobs
 
 
 @dataclass(frozen=True)

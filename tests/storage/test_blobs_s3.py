@@ -17,9 +17,9 @@ import pytest
 from perfuse.adapter import digest
 from perfuse.adapter.limits import MAX_FILE_BYTES
 from perfuse.errors import DataLoss, InvalidArgument, Unavailable
-from perfuse_registry.blobs import BlobStore
-from perfuse_registry.blobs_s3 import RETRIES, S3Blobs
-from registry.stores import Bucket, fresh_bucket
+from perfuse.storage.blobs import BlobStore
+from perfuse.storage.blobs_s3 import RETRIES, S3Blobs
+from storage.stores import Bucket, fresh_bucket
 
 BYTES = b"an adapter's bytes"
 DIGEST = digest(BYTES)

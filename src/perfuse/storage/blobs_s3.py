@@ -2,7 +2,7 @@
 
 Only the plainest part of S3 is used: PUT of a whole object, GET, HEAD, DELETE and ListObjectsV2. No
 conditional requests, which stores answer differently, and no multipart uploads, which one would
-have to clean up after: an adapter is smaller than the smallest part.
+have to clean up after: a blob is smaller than the smallest part.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from urllib3.exceptions import HTTPError
 
 from perfuse.adapter.limits import MAX_FILE_BYTES
 from perfuse.errors import InvalidArgument, Unavailable
-from perfuse_registry.blobs import CheckedBlobs, Entry
+from perfuse.storage.blobs import CheckedBlobs, Entry
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0  # between two arrivals of bytes
@@ -56,6 +56,7 @@ class S3Blobs(CheckedBlobs):
         connect_seconds: until a connection stands.
         read_seconds: for each wait on an answer.
         page_size: keys to ask for at once when listing, at most `MAX_PAGE`.
+        max_bytes: of one blob.
 
     Raises:
         InvalidArgument: an endpoint or a bucket that is not written so.
@@ -74,7 +75,9 @@ class S3Blobs(CheckedBlobs):
         connect_seconds: float = CONNECT_SECONDS,
         read_seconds: float = READ_SECONDS,
         page_size: int = MAX_PAGE,
+        max_bytes: int = MAX_FILE_BYTES,
     ):
+        super().__init__(max_bytes)
         if not 1 <= page_size <= MAX_PAGE:
             raise InvalidArgument(f"page_size={page_size} is not within 1 to {MAX_PAGE}")
         host, secure = _host(endpoint)
@@ -135,7 +138,7 @@ class S3Blobs(CheckedBlobs):
                 if error.code == "NoSuchKey":
                     return None
                 raise
-            return _read_at_most(answer, MAX_FILE_BYTES + 1)
+            return _read_at_most(answer, self._max_bytes + 1)
 
     def _size(self, key: str) -> int | None:
         with _answering("describe an object"):

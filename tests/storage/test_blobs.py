@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from perfuse.adapter import digest
 from perfuse.adapter.limits import MAX_FILE_BYTES
 from perfuse.errors import DataLoss, DigestMismatch, InvalidArgument
-from perfuse_registry.blobs import BlobStore, key_of, parse_key
-from registry.stores import KINDS, Ground, fresh_store
+from perfuse.storage.blobs import BlobStore, key_of, parse_key
+from storage.stores import KINDS, Ground, fresh_store
 
 BYTES = b"an adapter's bytes"
 DIGEST = digest(BYTES)

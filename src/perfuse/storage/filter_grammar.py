@@ -1,6 +1,6 @@
 """The grammar of filters: from text to a small tree that knows nothing of fields or databases.
 
-What the words of the language mean stands in `perfuse_registry.filters`.
+What the words of the language mean stands in `perfuse.storage.filters`.
 """
 
 from __future__ import annotations

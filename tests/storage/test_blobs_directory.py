@@ -17,8 +17,8 @@ import pytest
 
 from perfuse.adapter import digest
 from perfuse.errors import DataLoss, Unavailable
-from perfuse_registry.blobs import key_of
-from perfuse_registry.blobs_directory import DirectoryBlobs
+from perfuse.storage.blobs import key_of
+from perfuse.storage.blobs_directory import DirectoryBlobs
 
 BYTES = b"an adapter's bytes"
 DIGEST = digest(BYTES)
@@ -27,7 +27,7 @@ FOLDER = KEY.rpartition("/")[0]
 
 SOURCE = """
 import os, signal, sys
-from perfuse_registry.blobs_directory import DirectoryBlobs
+from perfuse.storage.blobs_directory import DirectoryBlobs
 root, point, digest, data = sys.argv[1:]
 def reach(name):
     if name == point:
@@ -38,7 +38,7 @@ DirectoryBlobs(root, reach=reach).put("t", digest, data.encode())
 UNPRIVILEGED = """
 import os, sys
 from perfuse.errors import Unavailable
-from perfuse_registry.blobs_directory import DirectoryBlobs
+from perfuse.storage.blobs_directory import DirectoryBlobs
 root = sys.argv[1]
 store = DirectoryBlobs(root)
 store.check()

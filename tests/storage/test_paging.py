@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfuse.errors import InvalidArgument
-from perfuse_registry.moments import Moment
-from perfuse_registry.ordering import Order, parse_order
-from perfuse_registry.paging import (
+from perfuse.storage.moments import Moment
+from perfuse.storage.ordering import Order, parse_order
+from perfuse.storage.paging import (
     MAX_TOKEN_LENGTH,
     KeyValue,
     Listing,
@@ -25,7 +25,7 @@ from perfuse_registry.paging import (
     keyset,
     page_size,
 )
-from registry.databases import DIALECTS, fresh_database
+from storage.databases import DIALECTS, fresh_database
 
 METADATA = sa.MetaData()
 C_TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")

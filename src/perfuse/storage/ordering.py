@@ -4,7 +4,7 @@
     select(Concept).order_by(*order.clauses)
 
 Two rows never tie, because a unique column closes every order; so a page can begin right after
-the last row of the one before it (`perfuse_registry.paging`). An order means the same on SQLite
+the last row of the one before it (`perfuse.storage.paging`). An order means the same on SQLite
 and PostgreSQL: text goes by its bytes, and a missing value is smaller than any other.
 """
 

@@ -1,0 +1,118 @@
+"""Mutations done once: a repeated `request_id` gives the first call's answer (AIP-155)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, Table, bindparam, insert, select
+
+from perfuse.errors import RequestIdReused
+from perfuse.storage.database import Database
+from perfuse.storage.moments import now
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """Who changes something, and under which `request_id`; an empty one is not remembered."""
+
+    tenant: str
+    mover: str
+    request_id: str = ""
+
+
+class Requests:
+    """Remembers what was answered.
+
+    Args:
+        table: With columns tenant, method, request_id, fingerprint, answer and done_time, the
+            first three of them its key.
+    """
+
+    def __init__(self, table: Table) -> None:
+        # Made once: to build such a statement costs as much as to run it.
+        self._remember = insert(table)
+        self._recall = select(table.c.fingerprint, table.c.answer).where(
+            table.c.tenant == bindparam("tenant"),
+            table.c.method == bindparam("method"),
+            table.c.request_id == bindparam("request_id"),
+        )
+
+    def once(
+        self,
+        database: Database,
+        mutation: Mutation,
+        method: str,
+        content: object,
+        kind: Any,
+        work: Callable[[Connection], Answer],
+    ) -> Answer:
+        """Do `work` in a transaction unless it was done before, and remember its answer with it.
+
+        Args:
+            database: Where.
+            mutation: Who asks, with the `request_id`; without one nothing is remembered.
+            method: Of the API.
+            content: What is asked for, as JSON can say it; other content is refused.
+            kind: Type of the answer.
+            work: The change itself; it may run again where another transaction was in its way.
+
+        Raises:
+            RequestIdReused: the id was used for other content.
+            Unavailable, Aborted: as `Database.transact`.
+        """
+
+        def do(connection: Connection) -> Answer:
+            done, earlier = self.replayed(connection, mutation, method, content, kind)
+            if done:
+                return cast(Answer, earlier)
+            answer = work(connection)
+            if mutation.request_id:
+                connection.execute(
+                    self._remember,
+                    {
+                        "tenant": mutation.tenant,
+                        "method": method,
+                        "request_id": mutation.request_id,
+                        "fingerprint": _fingerprint(content),
+                        "answer": _texts(kind).dump_json(answer).decode(),
+                        "done_time": now(),
+                    },
+                )
+            return answer
+
+        return database.transact(do)
+
+    def replayed(
+        self, connection: Connection, mutation: Mutation, method: str, content: object, kind: Any
+    ) -> tuple[bool, Any]:
+        """Whether the mutation was done before, and its answer then."""
+        if not mutation.request_id:
+            return False, None
+        asked = {"tenant": mutation.tenant, "method": method, "request_id": mutation.request_id}
+        row = connection.execute(self._recall, asked).first()
+        if row is None:
+            return False, None
+        if row.fingerprint != _fingerprint(content):
+            raise RequestIdReused(
+                f"request_id {mutation.request_id} was used before for another {method}. Use a new "
+                "UUID for a new request, and the same one only to repeat a call"
+            )
+        return True, _texts(kind).validate_json(row.answer)
+
+
+def _fingerprint(content: object) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _texts(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

@@ -407,6 +407,38 @@ def test_padding_changes_nothing(
         assert torch.equal(found[0][index], found[1][index])
 
 
+def test_warming_up_steps_every_batch_and_learns_the_pace(
+    plans: list[ConditioningPlan], nothing: ConditioningPlan, engine: Engine, watched: Watched
+) -> None:
+    engine.warm_up([(16, 16), (24, 16)])
+    assert sorted(watched.lanes) == sorted([1, 2, 4, 8] * 6)
+    assert set(engine.pace.table()) == {
+        (size, lanes) for size in ((16, 16), (24, 16)) for lanes in (1, 2, 4, 8)
+    }
+    late, _ = render("acme", [picture(plans[1], nothing)], deadline=time.monotonic())
+    with pytest.raises(ResourceExhausted, match="would be done in"):
+        engine.submit(late)
+    watched.lanes.clear()
+    engine.warm_up(lanes=[2])
+    assert watched.lanes == [2, 2, 2]
+
+
+def test_warming_up_finds_out_what_fits(
+    plans: list[ConditioningPlan], nothing: ConditioningPlan, engine: Engine, watched: Watched
+) -> None:
+    watched.most_lanes = 0
+    with pytest.raises(FailedPrecondition, match="16 × 16 does not fit"):
+        engine.warm_up()
+    watched.most_lanes = 5
+    engine.warm_up()
+    watched.most_lanes = None
+    watched.lanes.clear()
+    job, listener = render("acme", [picture(plans[1], nothing, n) for n in range(6)])
+    engine.submit(job)
+    assert len(listener.wait().pictures) == 6
+    assert max(watched.lanes) == 4
+
+
 def test_schedulers_have_names(base: BaseModel) -> None:
     assert scheduler_name(base, "euler") == "euler"
     assert scheduler_name(base, "") in KINDS

@@ -11,23 +11,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 
 import torch
 
 from perfuse.attach import BaseModel, attach, denoise, is_attached
-from perfuse.errors import (
-    DeadlineExceeded,
-    FailedPrecondition,
-    NotFinite,
-    PerfuseError,
-    Unavailable,
-)
+from perfuse.errors import NotFinite, PerfuseError, Unavailable
 from perfuse_renderer.engine.admission import Admission
 from perfuse_renderer.engine.decoder import Decoder
 from perfuse_renderer.engine.limits import EngineSettings
-from perfuse_renderer.engine.pace import Pace
+from perfuse_renderer.engine.pace import Pace, Size
+from perfuse_renderer.engine.queues import Queues
 from perfuse_renderer.engine.render import (
     Failed,
     Finished,
@@ -37,13 +34,10 @@ from perfuse_renderer.engine.render import (
     Stepped,
 )
 from perfuse_renderer.engine.row import Row
-from perfuse_renderer.engine.shares import Shares
 from perfuse_renderer.engine.stepper import Denoise, Stepper
+from perfuse_renderer.engine.warming import warm
 
 _log = logging.getLogger(__name__)
-
-_FIRST_GUESS = 0.01
-"""Seconds of a lane's step before any was measured; only ratios matter until then."""
 
 
 class Engine:
@@ -66,10 +60,15 @@ class Engine:
         self.pace = Pace()
         self.steps_taken = 0
         self._attachment = None if is_attached(base.unet) else attach(base.unet)
-        self._stepper = Stepper(base, denoiser, self.settings.max_lanes, pad=self.settings.pad)
+        self._stepper = Stepper(
+            base,
+            denoiser,
+            self.settings.max_lanes,
+            buckets=self.settings.buckets() if self.settings.pad else (),
+        )
         self._decoder = Decoder(base)
-        self._shares = Shares()
-        self._queues: dict[str, deque[Place]] = defaultdict(deque)
+        self._queues = Queues(self.settings, self.pace)
+        self._errands: deque[tuple[Callable[[], None], Future[None]]] = deque()
         self._admission = Admission(self.settings, self.pace)
         self._wake = threading.Condition()
         self._closing = False
@@ -90,10 +89,38 @@ class Engine:
         with self._wake:
             if self._draining:
                 raise _draining()
-            ahead = self._admission.admit(render, places, self._queues)
-            self._queues[render.tenant].extend(places)
+            ahead = self._admission.admit(render, places, self._queues.by_tenant)
+            self._queues.add(places)
             render.tell(ahead)
             self._wake.notify()
+
+    def warm_up(self, sizes: Sequence[Size] = (), lanes: Sequence[int] = ()) -> None:
+        """Step every kind of batch that renders will need, so that the first caller's is fast.
+
+        Blocks until it is done; what renders are here wait meanwhile. Afterwards the pace is
+        known, and as many lanes as fit into the device's memory are the most.
+
+        Args:
+            sizes: heights and widths in pixels; empty for the base model's own.
+            lanes: rows of a batch, each up to `max_lanes`; empty for all of
+                `EngineSettings.buckets`.
+
+        Raises:
+            FailedPrecondition: not even the smallest batch fits into memory.
+            Unavailable: the engine is draining.
+        """
+        own = self.base.unet.config.sample_size * self.base.pipeline.vae_scale_factor
+        self._on_own_thread(
+            partial(
+                warm,
+                self.base,
+                self._stepper,
+                self._decoder,
+                self.pace,
+                sizes or [(own, own)],
+                lanes or self.settings.buckets(),
+            )
+        )
 
     def wake(self) -> None:
         """Have cancelled renders noticed although nothing steps."""
@@ -104,13 +131,13 @@ class Engine:
     def running(self) -> int:
         """Pictures that have begun."""
         with self._wake:
-            return sum(place.row is not None for queue in self._queues.values() for place in queue)
+            return self._queues.running
 
     @property
     def waiting(self) -> int:
         """Pictures that have not."""
         with self._wake:
-            return sum(place.row is None for queue in self._queues.values() for place in queue)
+            return self._queues.waiting
 
     def drain(self, grace: float) -> None:
         """Take nothing more in, finish what is here, give up what is not done after `grace` s."""
@@ -128,16 +155,30 @@ class Engine:
         if self._attachment is not None:
             self._attachment.detach()
 
+    def _on_own_thread(self, errand: Callable[[], None]) -> None:
+        """Compiled graphs belong to the thread that made them, so theirs is the engine's."""
+        done: Future[None] = Future()
+        with self._wake:
+            if self._draining:
+                raise _draining()
+            self._errands.append((errand, done))
+            self._wake.notify()
+        done.result()
+
     # The engine's thread.
 
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._closing and not any(self._queues.values()):
+                while not self._closing and not self._errands and not self._queues:
                     self._wake.wait()
                 if self._closing:
                     self._give_all_up()
                     return
+                errand = self._errands.popleft() if self._errands else None
+            if errand is not None:
+                _go(*errand)
+                continue
             try:
                 self._cycle()
             except Exception:
@@ -148,48 +189,11 @@ class Engine:
     def _cycle(self) -> None:
         """Drop what nobody waits for, choose rows, step them."""
         with self._wake:
-            self._drop_lost()
-            chosen = self._choose()
+            self._queues.drop_lost()
+            chosen = self._queues.choose(self._stepper.max_lanes)
         ready = [place for place in chosen if self._begin(place)]
         if ready:
             self._step(ready)
-
-    def _drop_lost(self) -> None:
-        moment = time.monotonic()
-        for tenant, queue in list(self._queues.items()):
-            for place in [place for place in queue if _is_lost(place.render, moment)]:
-                queue.remove(place)
-                place.render.give_up(_reason(place.render))
-            if not queue:
-                del self._queues[tenant]
-        self._shares.present(self._queues)
-
-    def _choose(self) -> list[Place]:
-        """The rows of the next step: of one size, fairly by tenant, each tenant's oldest first."""
-        left = {tenant: deque(queue) for tenant, queue in self._queues.items()}
-        begun = sum(place.row is not None for queue in left.values() for place in queue)
-        chosen: list[Place] = []
-        lanes, planned = 0, defaultdict[str, float](float)
-        while left:
-            tenant = self._shares.order(left, planned)[0]
-            place = left[tenant].popleft()
-            if not left[tenant]:
-                del left[tenant]
-            if chosen and place.size != chosen[0].size:
-                continue
-            if lanes and lanes + place.picture.lanes > self._stepper.max_lanes:
-                continue
-            if place.row is None:
-                if begun >= self.settings.max_begun:
-                    continue
-                begun += 1
-            chosen.append(place)
-            lanes += place.picture.lanes
-            seconds = self.pace.lane_seconds(place.size) or _FIRST_GUESS
-            planned[tenant] += seconds * place.picture.lanes
-            if lanes >= self._stepper.max_lanes:
-                break
-        return chosen
 
     def _begin(self, place: Place) -> bool:
         if place.row is not None:
@@ -216,8 +220,8 @@ class Engine:
         if not places:
             return
         self.pace.learn(places[0].size, lanes, seconds)
-        for place in places:
-            self._shares.charge(place.render.tenant, seconds * place.picture.lanes / lanes)
+        with self._wake:
+            self._queues.charge(places, seconds, lanes)
 
     def _tell(self, place: Place) -> None:
         row, render = place.row, place.render
@@ -248,17 +252,21 @@ class Engine:
 
     def _remove(self, place: Place) -> None:
         with self._wake:
-            queue = self._queues.get(place.render.tenant)
-            if queue is not None and place in queue:
-                queue.remove(place)
-                if not queue:
-                    del self._queues[place.render.tenant]
+            self._queues.remove(place)
 
     def _give_all_up(self) -> None:
-        for queue in self._queues.values():
-            for place in queue:
-                place.render.give_up(_draining())
-        self._queues.clear()
+        self._queues.give_all_up(_draining())
+        for _, done in self._errands:
+            done.set_exception(_draining())
+
+
+def _go(errand: Callable[[], None], done: Future[None]) -> None:
+    try:
+        errand()
+    except Exception as error:
+        done.set_exception(error)
+    else:
+        done.set_result(None)
 
 
 def _finished(place: Place, result: torch.Tensor | Exception) -> None:
@@ -273,17 +281,6 @@ def _finished(place: Place, result: torch.Tensor | Exception) -> None:
 def _previewed(place: Place, step: int, result: torch.Tensor | Exception) -> None:
     if isinstance(result, torch.Tensor):
         place.render.tell(Previewed(place.index, step, result))
-
-
-def _is_lost(render: Render, moment: float) -> bool:
-    late = render.deadline is not None and moment >= render.deadline
-    return render.cancelled or render.ended or late
-
-
-def _reason(render: Render) -> PerfuseError | None:
-    if render.cancelled:
-        return FailedPrecondition("the render was cancelled")
-    return DeadlineExceeded("the render's deadline passed before all its pictures were done")
 
 
 def _draining() -> Unavailable:

@@ -23,3 +23,8 @@ class EngineSettings:
     max_waiting: int = 1024
     max_waiting_of_tenant: int = 256
     pad: bool = False
+
+    def buckets(self) -> tuple[int, ...]:
+        """The numbers of lanes that batches are filled up to: 1, 2, 4, 8, ... and the most."""
+        powers = [1 << power for power in range(self.max_lanes.bit_length())]
+        return tuple(sorted({*powers, self.max_lanes}))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from perfuse.errors import PerfuseError
+from perfuse.errors import FailedPrecondition, PerfuseError
 from perfuse_renderer.engine.row import Picture, Row
 
 
@@ -103,11 +103,16 @@ class Render:
         self._cancelled = threading.Event()
         self._left = len(self.pictures)
         self._ended = False
-        self._lock = threading.Lock()
+        # A sink may cancel the render that it is told of.
+        self._lock = threading.RLock()
 
     def cancel(self) -> None:
-        """Give it up, from any thread; the engine notices before its next step."""
-        self._cancelled.set()
+        """Give it up, from any thread; the engine notices before its next step.
+
+        Once this has returned, the sink is told nothing more but the end.
+        """
+        with self._lock:
+            self._cancelled.set()
 
     @property
     def cancelled(self) -> bool:
@@ -120,28 +125,33 @@ class Render:
         return self._ended
 
     def tell(self, event: Queued | Stepped | Previewed) -> None:
-        """Tell how it goes; nothing is told after the end."""
+        """Tell how it goes, unless it has ended or nobody listens any more."""
         with self._lock:
-            if not self._ended:
+            if not self._ended and not self.cancelled:
                 self._sink(event)
 
     def settle(self, event: Finished | Failed) -> None:
         """Tell the end of one picture, and with the last one the end of all."""
         with self._lock:
+            if self.cancelled:
+                self.give_up(None)
             if self._ended:
                 return
             self._sink(event)
             self._left -= 1
             if self._left == 0:
-                self._ended = True
-                self._sink(Ended())
+                self._end(None)
 
     def give_up(self, error: PerfuseError | None) -> None:
-        """End it as a whole, whatever its pictures are at."""
+        """End it as a whole, whatever its pictures are at; where it was cancelled, for that."""
         with self._lock:
             if not self._ended:
-                self._ended = True
-                self._sink(Ended(error))
+                cancelled = FailedPrecondition("the render was cancelled")
+                self._end(cancelled if self.cancelled else error)
+
+    def _end(self, error: PerfuseError | None) -> None:
+        self._ended = True
+        self._sink(Ended(error))
 
 
 @dataclass(slots=True, eq=False)

@@ -41,6 +41,12 @@ class Picture:
         return 2 if self.guidance > 1 else 1
 
 
+def latent_shape(base: BaseModel, height: int, width: int) -> tuple[int, int, int, int]:
+    """Of one picture's latents, whose height and width are in pixels."""
+    scale = base.pipeline.vae_scale_factor
+    return 1, base.unet.config.in_channels, height // scale, width // scale
+
+
 class Row:
     """A picture at one of its steps; it may wait between any two of them.
 
@@ -62,15 +68,11 @@ class Row:
         # On the CPU, so that neither device nor batch changes the draw.
         generator = torch.Generator("cpu").manual_seed(picture.seed)
         self._arguments = step_arguments(self._scheduler, generator)
-        scale = base.pipeline.vae_scale_factor
-        shape = (
-            1,
-            base.unet.config.in_channels,
-            picture.height // scale,
-            picture.width // scale,
-        )
         noise = randn_tensor(
-            shape, generator=generator, device=torch.device(base.device), dtype=base.unet.dtype
+            latent_shape(base, picture.height, picture.width),
+            generator=generator,
+            device=torch.device(base.device),
+            dtype=base.unet.dtype,
         )
         self.latents = noise * self._scheduler.init_noise_sigma
         self.step = 0

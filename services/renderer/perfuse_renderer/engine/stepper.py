@@ -50,16 +50,22 @@ class Stepper:
         base: the resident base model, attached.
         denoiser: one step of it.
         max_lanes: of its batch; halved whenever the device's memory does not suffice.
-        pad: fill batches up to a power of two.
+        buckets: numbers of lanes that batches are filled up to, the next one each; empty to
+            leave them as they are.
     """
 
     def __init__(
-        self, base: BaseModel, denoiser: Denoise, max_lanes: int, *, pad: bool = False
+        self,
+        base: BaseModel,
+        denoiser: Denoise,
+        max_lanes: int,
+        *,
+        buckets: Sequence[int] = (),
     ) -> None:
         self.max_lanes = max_lanes
         self._base = base
         self._denoise = denoiser
-        self._pad = pad
+        self._buckets = buckets
         self._kept: tuple[tuple[Picture, ...], Conditioning] | None = None
 
     @torch.no_grad()
@@ -87,8 +93,7 @@ class Stepper:
             except Exception as error:
                 stepped.failed.append((place, error))
             offset += lanes
-        if prediction.is_cuda:
-            torch.cuda.synchronize(prediction.device)
+        _wait_for(prediction)
         stepped.seconds = time.perf_counter() - began
         return stepped
 
@@ -107,16 +112,34 @@ class Stepper:
         pictures = tuple(row.picture for row in rows)
         if self._kept is None or self._kept[0] != pictures:
             parts = [part for row in rows for part in row.conditioning]
-            if self._pad:
-                wanted = 1 << (len(parts) - 1).bit_length()
-                parts += parts[-1:] * (wanted - len(parts))
+            wanted = min((size for size in self._buckets if size >= len(parts)), default=0)
+            parts += parts[-1:] * (wanted - len(parts))
             self._kept = (pictures, concatenate(parts))
         return self._kept[1]
 
-    def _in_halves(self, places: Sequence[Place]) -> Stepped:
+    @torch.no_grad()
+    def trial(self, latents: torch.Tensor, conditioning: Conditioning) -> float:
+        """A step that nobody waits for, and the seconds that it took.
+
+        Raises:
+            torch.OutOfMemoryError: it does not fit.
+        """
+        # As a batch of rows comes: in memory of its own, timesteps as floats.
+        latents = torch.cat([latents])
+        timesteps = torch.zeros(len(latents), device=latents.device)
+        began = time.perf_counter()
+        self._denoise(self._base, latents, timesteps, conditioning)
+        _wait_for(latents)
+        return time.perf_counter() - began
+
+    def release(self) -> None:
+        """Give memory back that no batch needs at present."""
         self._kept = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _in_halves(self, places: Sequence[Place]) -> Stepped:
+        self.release()
         lanes = sum(place.picture.lanes for place in places)
         if len(places) == 1:
             height, width = places[0].size
@@ -140,3 +163,8 @@ class Stepper:
         for place in places:
             stepped.add(self.step([place]))
         return stepped
+
+
+def _wait_for(tensor: torch.Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)

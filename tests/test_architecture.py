@@ -84,6 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "perfuse.storage": {*STORAGE, "sqlalchemy"},
     "perfuse.storage.blobs_s3": {*STORAGE, "certifi", "minio", "urllib3"},
+    "perfuse.storage.columns": {*STORAGE, "sqlalchemy", "sqlmodel"},
     "perfuse.storage.filter_grammar": {*STORAGE, "lark"},
     "perfuse.storage.requests": {*STORAGE, "pydantic", "sqlalchemy"},
     "perfuse.storage.schema": {*STORAGE, "alembic", "sqlalchemy"},

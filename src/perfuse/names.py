@@ -140,6 +140,24 @@ class BaseModelName(_Name):
     base_model: str
 
 
+@dataclass(frozen=True, slots=True)
+class ImageSetName(_Name):
+    """`tenants/{tenant}/imageSets/{image_set}`."""
+
+    _pattern: ClassVar[str] = "tenants/{tenant}/imageSets/{image_set}"
+    tenant: str
+    image_set: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRunName(_Name):
+    """`tenants/{tenant}/trainingRuns/{training_run}`."""
+
+    _pattern: ClassVar[str] = "tenants/{tenant}/trainingRuns/{training_run}"
+    tenant: str
+    training_run: str
+
+
 def _not_a_name(field: str, text: str, pattern: str) -> InvalidArgument:
     return InvalidArgument.in_field(
         field, f"{text[:200]!r} is not of the form {pattern}. Write it so, with lower-case ids"

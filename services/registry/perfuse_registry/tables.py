@@ -16,46 +16,18 @@ from sqlalchemy import (
     Column,
     ForeignKeyConstraint,
     Index,
-    Integer,
     MetaData,
-    String,
-    Table,
     UniqueConstraint,
 )
 from sqlmodel import Field, SQLModel
 
-from perfuse.storage.moments import Moment
-
-# Named, so that a migration can find each constraint on either database.
-CONVENTION = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
+from perfuse.storage.columns import CONVENTION, identifier, key, moment, table_of
 
 
 class Base(SQLModel):
     """What all tables share."""
 
     metadata = MetaData(naming_convention=CONVENTION)
-
-
-def _key() -> Any:
-    # SQLite counts up only a key that is a plain INTEGER.
-    wide = BigInteger().with_variant(Integer, "sqlite")
-    return Field(default=None, sa_column=Column(wide, primary_key=True, autoincrement=True))
-
-
-def _id(**options: Any) -> Any:
-    # Ids and digests compare by their bytes on every database, so that an index serves a list.
-    kind = String(71).with_variant(String(71, collation="C"), "postgresql")
-    return Field(sa_column=Column(kind, nullable=False, **options))
-
-
-def _moment(*, nullable: bool = False, index: bool = False) -> Any:
-    return Field(sa_column=Column(Moment, nullable=nullable, index=index))
 
 
 class ConceptRow(Base, table=True):
@@ -68,9 +40,9 @@ class ConceptRow(Base, table=True):
         Index(None, "tenant", "create_time"),
     )
 
-    id: int = _key()
-    tenant: str = _id()
-    concept_id: str = _id()
+    id: int = key()
+    tenant: str = identifier()
+    concept_id: str = identifier()
     uid: str = Field(max_length=36)
     display_name: str
     super_category: str
@@ -79,10 +51,10 @@ class ConceptRow(Base, table=True):
     next_number: int = Field(sa_column=Column(BigInteger, nullable=False))
     latest_number: int | None = Field(sa_column=Column(BigInteger, nullable=True))
     revision: int
-    create_time: datetime = _moment()
-    update_time: datetime = _moment()
-    delete_time: datetime | None = _moment(nullable=True)
-    purge_time: datetime | None = _moment(nullable=True, index=True)
+    create_time: datetime = moment()
+    update_time: datetime = moment()
+    delete_time: datetime | None = moment(nullable=True)
+    purge_time: datetime | None = moment(nullable=True, index=True)
 
 
 class VersionRow(Base, table=True):
@@ -100,11 +72,11 @@ class VersionRow(Base, table=True):
         Index(None, "base_model"),
     )
 
-    id: int = _key()
+    id: int = key()
     concept: int = Field(sa_column=Column(BigInteger, nullable=False))
     number: int = Field(sa_column=Column(BigInteger, nullable=False))
-    tenant: str = _id()
-    digest: str = _id()
+    tenant: str = identifier()
+    digest: str = identifier()
     size_bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
     base_model: int = Field(sa_column=Column(BigInteger, nullable=False))
     uid: str = Field(max_length=36)
@@ -118,8 +90,8 @@ class VersionRow(Base, table=True):
     description: str
     labels: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
     revision: int
-    create_time: datetime = _moment()
-    update_time: datetime = _moment()
+    create_time: datetime = moment()
+    update_time: datetime = moment()
 
 
 class AliasRow(Base, table=True):
@@ -132,14 +104,14 @@ class AliasRow(Base, table=True):
         Index(None, "concept", "number"),
     )
 
-    id: int = _key()
+    id: int = key()
     concept: int = Field(sa_column=Column(BigInteger, nullable=False))
-    alias_id: str = _id()
+    alias_id: str = identifier()
     number: int = Field(sa_column=Column(BigInteger, nullable=False))
     uid: str = Field(max_length=36)
     revision: int
-    create_time: datetime = _moment()
-    update_time: datetime = _moment()
+    create_time: datetime = moment()
+    update_time: datetime = moment()
 
 
 class AliasMoveRow(Base, table=True):
@@ -151,13 +123,13 @@ class AliasMoveRow(Base, table=True):
         Index(None, "concept", "alias_id", "id"),
     )
 
-    id: int = _key()
+    id: int = key()
     concept: int = Field(sa_column=Column(BigInteger, nullable=False))
-    alias_id: str = _id()
+    alias_id: str = identifier()
     from_number: int | None = Field(sa_column=Column(BigInteger, nullable=True))
     to_number: int | None = Field(sa_column=Column(BigInteger, nullable=True))
     mover: str
-    move_time: datetime = _moment()
+    move_time: datetime = moment()
 
 
 class BaseModelRow(Base, table=True):
@@ -166,11 +138,11 @@ class BaseModelRow(Base, table=True):
     __tablename__ = "base_models"
     __table_args__ = (UniqueConstraint("base_model_id"), UniqueConstraint("fingerprint"))
 
-    id: int = _key()
-    base_model_id: str = _id()
+    id: int = key()
+    base_model_id: str = identifier()
     uid: str = Field(max_length=36)
     display_name: str
-    fingerprint: str = _id()
+    fingerprint: str = identifier()
     architecture: str
     conditioning_width: int
     layers: list[Any] = Field(sa_column=Column(JSON, nullable=False))
@@ -178,8 +150,8 @@ class BaseModelRow(Base, table=True):
     covariance_digest: str
     labels: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
     revision: int
-    create_time: datetime = _moment()
-    update_time: datetime = _moment()
+    create_time: datetime = moment()
+    update_time: datetime = moment()
 
 
 class BlobRow(Base, table=True):
@@ -187,11 +159,11 @@ class BlobRow(Base, table=True):
 
     __tablename__ = "blobs"
 
-    tenant: str = _id(primary_key=True)
-    digest: str = _id(primary_key=True)
+    tenant: str = identifier(primary_key=True)
+    digest: str = identifier(primary_key=True)
     size_bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
-    touch_time: datetime = _moment()
-    condemn_time: datetime | None = _moment(nullable=True, index=True)
+    touch_time: datetime = moment()
+    condemn_time: datetime | None = moment(nullable=True, index=True)
 
 
 class LeaseRow(Base, table=True):
@@ -204,9 +176,9 @@ class LeaseRow(Base, table=True):
     )
 
     id: str = Field(max_length=36, primary_key=True)
-    tenant: str = _id()
-    digest: str = _id()
-    expire_time: datetime = _moment(index=True)
+    tenant: str = identifier()
+    digest: str = identifier()
+    expire_time: datetime = moment(index=True)
 
 
 class RequestRow(Base, table=True):
@@ -214,12 +186,12 @@ class RequestRow(Base, table=True):
 
     __tablename__ = "requests"
 
-    tenant: str = _id(primary_key=True)
+    tenant: str = identifier(primary_key=True)
     method: str = Field(max_length=40, primary_key=True)
     request_id: str = Field(max_length=36, primary_key=True)
     fingerprint: str = Field(max_length=64)
     answer: str
-    done_time: datetime = _moment(index=True)
+    done_time: datetime = moment(index=True)
 
 
 class SecretRow(Base, table=True):
@@ -231,18 +203,12 @@ class SecretRow(Base, table=True):
     value: str
 
 
-def _table(row: type[Base]) -> Table:
-    table: Table = row.__table__  # type: ignore[attr-defined]
-    return table
-
-
-# What the rules query: SQLModel's classes have values' types where a query needs columns.
-CONCEPTS = _table(ConceptRow)
-VERSIONS = _table(VersionRow)
-ALIASES = _table(AliasRow)
-ALIAS_MOVES = _table(AliasMoveRow)
-BASE_MODELS = _table(BaseModelRow)
-BLOBS = _table(BlobRow)
-LEASES = _table(LeaseRow)
-REQUESTS = _table(RequestRow)
-SECRETS = _table(SecretRow)
+CONCEPTS = table_of(ConceptRow)
+VERSIONS = table_of(VersionRow)
+ALIASES = table_of(AliasRow)
+ALIAS_MOVES = table_of(AliasMoveRow)
+BASE_MODELS = table_of(BaseModelRow)
+BLOBS = table_of(BlobRow)
+LEASES = table_of(LeaseRow)
+REQUESTS = table_of(RequestRow)
+SECRETS = table_of(SecretRow)

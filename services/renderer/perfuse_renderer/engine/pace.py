@@ -24,10 +24,6 @@ class Pace:
         mixed = seconds if before is None else before + _WEIGHT * (seconds - before)
         self._seconds[key] = mixed
 
-    def forget(self) -> None:
-        """Begin anew, as after steps that paid for what is paid once."""
-        self._seconds = {}
-
     def step_seconds(self, size: Size, lanes: int) -> float | None:
         """What a step takes: as measured, else scaled from the nearest number of lanes."""
         known = {count: seconds for (at, count), seconds in self._seconds.items() if at == size}

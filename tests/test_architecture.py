@@ -134,6 +134,9 @@ ALLOWED: dict[str, set[str]] = {
         "torch",
     },
     "perfuse_trainer": {"perfuse", "perfuse_trainer", *ENGINE},
+    "perfuse_trainer.migrations": {"perfuse_trainer", "alembic", "sqlalchemy"},
+    "perfuse_trainer.schema": {*STORAGE, "perfuse_trainer"},
+    "perfuse_trainer.tables": {*STORAGE, "sqlalchemy", "sqlmodel"},
     "perfuse_toybox": {"perfuse", "perfuse_toybox", "perfuse_trainer", *ENGINE},
 }
 

@@ -22,6 +22,9 @@ PerfuseError
 │   ├── AliasInUse           an alias still points at the version
 │   ├── ConceptDeleted       the concept was deleted and can be undeleted
 │   ├── ConceptNotEmpty      the concept still has versions
+│   ├── ImageSetInUse        a run that has not ended uses the image set
+│   ├── ImageSetEmpty        the image set has no images, or none any more
+│   ├── TrainingRunNotEnded  the run is still queued or running
 │   └── WrongRevision        a database at another revision than this release's
 ├── Aborted                  lost a race; read again and decide anew
 │   └── EtagMismatch         the resource is not the one that was read
@@ -167,6 +170,18 @@ class ConceptDeleted(FailedPrecondition):
 
 class ConceptNotEmpty(FailedPrecondition):
     """The concept still has versions; a deletion must say that they go with it."""
+
+
+class ImageSetInUse(FailedPrecondition):
+    """A training run that has not ended uses the image set."""
+
+
+class ImageSetEmpty(FailedPrecondition):
+    """The image set has no images yet, or they were deleted."""
+
+
+class TrainingRunNotEnded(FailedPrecondition):
+    """The training run must have ended first."""
 
 
 class WrongRevision(FailedPrecondition):

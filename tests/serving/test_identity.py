@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from perfuse.errors import FailedPrecondition, InvalidArgument, Unauthenticated
 from perfuse.serving import Caller, TokenAuthenticator, mint
-from perfuse.serving.identity import GRANTED_BY
+from perfuse.serving.identity import GRANTED_BY, ON_BEHALF_OF
 
 GOOD = {"tenant": "acme", "subject": "alice", "roles": ["reader"], "sha256": "0" * 64}
 
@@ -109,6 +109,29 @@ class TestAuthenticate:
             asyncio.run(TokenAuthenticator(path).authenticate({}))
 
 
+class TestDelegates:
+    def test_act_as_publishers_of_the_tenant_that_they_name(self, path: Path) -> None:
+        token = mint(path, "platform", "trainer", ["delegate"])
+        metadata = {"authorization": f"Bearer {token}", ON_BEHALF_OF: "acme"}
+        caller = asyncio.run(TokenAuthenticator(path).authenticate(metadata))
+        assert caller == Caller("acme", "trainer", frozenset({"publisher"}))
+
+    @pytest.mark.parametrize("named", [None, "", "ACME", "acme/rival", "a" * 64])
+    def test_are_nobody_without_one(self, path: Path, named: str | None) -> None:
+        token = mint(path, "platform", "trainer", ["delegate", "admin"])
+        metadata = {"authorization": f"Bearer {token}"}
+        metadata |= {} if named is None else {ON_BEHALF_OF: named}
+        with pytest.raises(Unauthenticated):
+            asyncio.run(TokenAuthenticator(path).authenticate(metadata))
+
+    @pytest.mark.parametrize("role", sorted(set(GRANTED_BY) - {"delegate"}))
+    def test_are_the_only_ones_who_act_for_others(self, path: Path, role: str) -> None:
+        token = mint(path, "acme", "alice", [role])
+        metadata = {"authorization": f"Bearer {token}", ON_BEHALF_OF: "rival"}
+        caller = asyncio.run(TokenAuthenticator(path).authenticate(metadata))
+        assert caller == Caller("acme", "alice", frozenset({role}))
+
+
 class TestChanges:
     def test_a_new_token_is_in_force_at_once(self, path: Path) -> None:
         mint(path, "acme", "alice", ["reader"])
@@ -196,4 +219,5 @@ def test_roles_imply_each_other_as_written() -> None:
         "publisher": {"reader", "publisher"},
         "admin": {"reader", "publisher", "admin"},
         "operator": {"operator"},
+        "delegate": {"delegate"},
     }

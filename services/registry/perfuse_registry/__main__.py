@@ -75,7 +75,7 @@ def migrate(
 def token(
     tenant: Annotated[str, typer.Argument(help="Whose token: a tenant's id.")],
     role: Annotated[
-        list[str] | None, typer.Option(help="reader, publisher, admin, operator; repeatable.")
+        list[str] | None, typer.Option(help="reader, publisher, admin, operator, delegate; repeatable.")
     ] = None,
     subject: Annotated[str, typer.Option(help="The person or service.")] = "admin",
     file: Annotated[

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import grpc
@@ -11,11 +12,14 @@ import grpc
 from perfuse.adapter.header import digest as digest_of
 from perfuse.client.faults import from_rpc_error
 from perfuse.errors import DataLoss
-from perfuse.names import VersionName
+from perfuse.names import ConceptName, TrainingRunName, VersionName
 from perfuse.v1 import registry_pb2 as wire
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
 
 MAX_MESSAGE_BYTES = 8 << 20
+
+ON_BEHALF_OF = "perfuse-tenant"
+"""Metadata in which a service says for which tenant it acts."""
 
 # Only what certainly did nothing is tried again (AIP-194).
 _SERVICE_CONFIG = json.dumps(
@@ -56,6 +60,40 @@ class FoundVersion:
     super_category: str
     bias: float
     temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class FoundConcept:
+    """A concept as it is at the moment.
+
+    Attributes:
+        name: of the concept.
+        super_category: what it is a kind of.
+        deleted: whether it was deleted and can be undeleted.
+    """
+
+    name: ConceptName
+    super_category: str
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """An adapter to be made a version.
+
+    Attributes:
+        concept: whose version it becomes.
+        adapter: the file's bytes.
+        training_run: that it came from.
+        request_id: under which it is published once, however often it is tried.
+    """
+
+    concept: ConceptName
+    adapter: bytes
+    training_run: TrainingRunName
+    request_id: str
+    description: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class RegistryClient:
@@ -127,8 +165,79 @@ class RegistryClient:
             )
         return found, answer.adapter
 
-    async def _call(self, method: Any, request: Any, authorization: str) -> Any:
-        metadata = (("authorization", authorization),)
+    async def concept(self, name: ConceptName, authorization: str) -> FoundConcept:
+        """A concept.
+
+        Raises:
+            PerfuseError: as the Registry refused, among them NotFound and Unavailable.
+        """
+        request = wire.GetConceptRequest(name=str(name))
+        found = await self._call(self._stub.GetConcept, request, authorization)
+        name = ConceptName.parse(found.name)
+        return FoundConcept(name, found.super_category, found.HasField("delete_time"))
+
+    async def fingerprint(self, base_model: str, authorization: str) -> str:
+        """The fingerprint of a base model, `baseModels/{id}`.
+
+        Raises:
+            PerfuseError: as the Registry refused, among them NotFound and Unavailable.
+        """
+        request = wire.GetBaseModelRequest(name=base_model)
+        found = await self._call(self._stub.GetBaseModel, request, authorization)
+        return str(found.fingerprint)
+
+    async def publish(self, work: Publication, authorization: str) -> VersionName:
+        """Make an adapter the next version of its concept, on behalf of the concept's tenant.
+
+        Args:
+            work: what is published.
+            authorization: of a service that may act for tenants (role `delegate`).
+
+        Raises:
+            PerfuseError: as the Registry refused.
+        """
+        request = wire.CreateVersionRequest(
+            parent=str(work.concept),
+            adapter=work.adapter,
+            digest=digest_of(work.adapter),
+            version=wire.Version(
+                training_run=str(work.training_run),
+                description=work.description,
+                labels=work.labels,
+            ),
+            request_id=work.request_id,
+        )
+        made = await self._call(
+            self._stub.CreateVersion, request, authorization, work.concept.tenant
+        )
+        return VersionName.parse(made.name)
+
+    async def published(self, work: Publication, authorization: str) -> VersionName | None:
+        """The version that came of a run already, with the same bytes; None if there is none.
+
+        For publications tried again after the Registry has forgotten their `request_id`.
+
+        Raises:
+            PerfuseError: as the Registry refused.
+        """
+        request = wire.ListVersionsRequest(
+            parent=str(work.concept),
+            filter=(
+                f'training_run = "{work.training_run}" AND digest = "{digest_of(work.adapter)}"'
+            ),
+            page_size=1,
+        )
+        page = await self._call(
+            self._stub.ListVersions, request, authorization, work.concept.tenant
+        )
+        return VersionName.parse(page.versions[0].name) if page.versions else None
+
+    async def _call(
+        self, method: Any, request: Any, authorization: str, tenant: str | None = None
+    ) -> Any:
+        metadata: tuple[tuple[str, str], ...] = (("authorization", authorization),)
+        if tenant is not None:
+            metadata = (*metadata, (ON_BEHALF_OF, tenant))
         try:
             return await method(request, timeout=self._timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:

@@ -31,9 +31,14 @@ GRANTED_BY: Mapping[str, frozenset[str]] = {
     "publisher": frozenset({"publisher", "admin"}),
     "admin": frozenset({"admin"}),
     "operator": frozenset({"operator"}),
+    "delegate": frozenset({"delegate"}),
 }
 """For each role that a method may ask for, the roles that grant it: `admin` (within its tenant)
-implies `publisher`, which implies `reader`; `operator` (of the installation) stands apart."""
+implies `publisher`, which implies `reader`; `operator` (of the installation) stands apart, and so
+does `delegate`, which no method asks for (see `on_behalf`)."""
+
+ON_BEHALF_OF = "perfuse-tenant"
+"""Metadata in which a caller with the role `delegate` says for which tenant it acts."""
 
 TOKEN_PREFIX = "perfuse_"
 """Begins every token, so that scanners of leaked secrets know one when they see it."""
@@ -91,6 +96,25 @@ def bearer_token(metadata: Mapping[str, str]) -> str:
     return value[7:]
 
 
+def on_behalf(caller: Caller, metadata: Mapping[str, str]) -> Caller:
+    """The caller as whom a delegate acts: a publisher of the one tenant that it names.
+
+    The Trainer publishes so, long after the credential of whoever queued the run has expired. Who
+    is no delegate acts as itself, whatever it names.
+
+    Raises:
+        Unauthenticated: a delegate names no tenant, or none that could be one.
+    """
+    if "delegate" not in caller.roles:
+        return caller
+    tenant = metadata.get(ON_BEHALF_OF, "")
+    if not ID.fullmatch(tenant):
+        raise Unauthenticated(
+            f"a delegate acts for one tenant; name it in the metadata {ON_BEHALF_OF!r}"
+        )
+    return Caller(tenant, caller.subject, frozenset({"publisher"}))
+
+
 class TokenAuthenticator:
     """Knows callers by the digests in a token file, which may change at any time.
 
@@ -127,7 +151,7 @@ class TokenAuthenticator:
         caller = self._callers.get(hashlib.sha256(token.encode()).digest())
         if caller is None:
             raise unknown_caller()
-        return caller
+        return on_behalf(caller, metadata)
 
     def _reload(self, stamp: tuple[int, ...] | None) -> None:
         # The stamp is taken before reading: what is written meanwhile is read the next time.

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import grpc
 
 from perfuse.serving.edge import Edge
-from perfuse.serving.identity import Caller, bearer_token, unknown_caller
+from perfuse.serving.identity import Caller, bearer_token, on_behalf, unknown_caller
 from perfuse.serving.roster import Adder
 from perfuse.serving.run import DEFAULT_MESSAGE_BYTES, Ready, Server
 
@@ -43,7 +43,7 @@ class IssuedTokens:
         caller = self._callers.get(bearer_token(metadata))
         if caller is None:
             raise unknown_caller()
-        return caller
+        return on_behalf(caller, metadata)
 
 
 class Served:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,21 +11,26 @@ import torch
 from safetensors.torch import load, save
 
 from perfuse import method
+from perfuse.adapter import Adapter
+from perfuse.adapter.limits import MAX_TRAINING_TEXT
 from perfuse.attach import (
     BaseModel,
     PlannedConcept,
     attach,
+    encode_tokens,
     initial_value_outputs,
     locked_key_outputs,
     plan,
 )
 from perfuse.errors import FailedPrecondition, InvalidArgument, TrainingDiverged
 from perfuse.method import KeyLock
+from perfuse_trainer.conditioning import condition
 from perfuse_trainer.images import TrainingPicture
 from perfuse_trainer.latents import PictureLatents
 from perfuse_trainer.learning import Learning
 from perfuse_trainer.loop import TrainingLoop
 from perfuse_trainer.settings import TrainingSettings
+from perfuse_trainer.summary import curve_text
 from perfuse_trainer.templates import TEMPLATES
 from perfuse_trainer.training import train
 
@@ -84,9 +90,11 @@ def test_training_sees_what_rendering_will_see(name: str, request: pytest.Fixtur
     run = finish(loop(base, render_bias=0.75, render_temperature=0.1), base)
     adapter = run.adapter(best=False, dtype="float32")
     learning = Learning(base, settings(), torch.zeros(1, dtype=torch.long))
-    learning.load(run._learning.state())
+    learning.load(run.learning.state())
     with torch.no_grad():
-        conditioning = learning.condition(torch.arange(len(TEMPLATES)), follow=False)
+        conditioning = condition(
+            base, [(learning, torch.arange(len(TEMPLATES)))], follow=False
+        ).conditioning
     for index, template in enumerate(TEMPLATES):
         planned = plan(
             base, template.format("<concept>"), [PlannedConcept("concept", adapter)]
@@ -107,16 +115,16 @@ def test_it_starts_at_the_super_category(tiny_sd15: BaseModel) -> None:
     assert torch.equal(learning.value_output.detach(), expected)
     # The first prompt then is the super-category's own, so the concept's encoding is e_super's.
     planned = plan(tiny_sd15, TEMPLATES[0].format("cat"))
-    encoded = learning.condition(torch.tensor([0]), follow=False)
-    assert torch.allclose(encoded.encodings[0], planned.encodings, atol=1e-6)
+    encoded = condition(tiny_sd15, [(learning, torch.tensor([0]))], follow=False)
+    assert torch.allclose(encoded.conditioning.encodings[0], planned.encodings, atol=1e-6)
 
 
 def test_gradients_reach_what_is_trained_and_nothing_else(tiny_sd15: BaseModel) -> None:
     run = loop(tiny_sd15, key_lock=KeyLock.LOCAL)
     before = {name: value.clone() for name, value in tiny_sd15.unet.state_dict().items()}
-    start = run._learning.state()
+    start = run.learning.state()
     finish(run, tiny_sd15)
-    end = run._learning.state()
+    end = run.learning.state()
     assert torch.equal(start["key_output"], end["key_output"])
     assert torch.equal(start["super_category_encoding"], end["super_category_encoding"])
     for trained in ("value_output", "embedding.text_encoder", "target_input"):
@@ -138,20 +146,16 @@ def test_the_target_input_is_the_running_mean_of_the_concepts_encoding(
     tiny_sd15: BaseModel,
 ) -> None:
     run = loop(tiny_sd15, decay=0.9)
-    expected = run._learning.target_input
-    seen: list[torch.Tensor] = []
-    follow = run._learning._follow
-
-    def watched(encoding: torch.Tensor) -> None:
-        seen.append(encoding)
-        follow(encoding)
-
-    run._learning._follow = watched  # type: ignore[method-assign]
-    finish(run, tiny_sd15)
-    assert len(seen) == 6
-    for encoding in seen:
-        expected = method.running_mean(expected, encoding, 0.9)
-    assert torch.equal(run._learning.target_input, expected)
+    expected = run.learning.target_input
+    with attach(tiny_sd15.unet):
+        for _ in range(6):
+            learning, templates = run.learning, run.batch().templates.tolist()
+            prompts = [learning.prompts[index] for index in templates]
+            encoding = encode_tokens(tiny_sd15, prompts, [learning.supplied] * len(prompts))
+            at_slots = encoding.at_slots("concept").detach()
+            expected = method.running_mean(expected, at_slots.mean(0), 0.9)
+            run.step()
+            assert torch.allclose(learning.target_input, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_best_validation_is_kept(tiny_sd15: BaseModel) -> None:
@@ -161,6 +165,27 @@ def test_the_best_validation_is_kept(tiny_sd15: BaseModel) -> None:
     assert run.adapter().metadata.training["steps"] == best[0]
     assert best[0] < run.steps_done
     assert run.adapter().digest != run.adapter(best=False).digest
+
+
+def test_the_adapter_carries_its_validation_curve(tiny_sd15: BaseModel) -> None:
+    run = finish(loop(tiny_sd15), tiny_sd15)
+    stored = Adapter.from_bytes(run.adapter().to_bytes()).metadata.training["validation_curve"]
+    points = json.loads(str(stored))
+    assert [step for step, _ in points] == [0, 2, 4, 6]
+    assert [value for _, value in points] == pytest.approx([v for _, v in run.curve], rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 17, 19, 500, 4001])
+def test_a_curve_always_fits_and_keeps_its_first_best_and_last_points(count: int) -> None:
+    curve = [(25 * index, 0.2 + 1e-7 * (index - 0.7 * count) ** 2) for index in range(count)]
+    text = curve_text(curve)
+    steps = [step for step, _ in json.loads(text)]
+    assert len(text) <= MAX_TRAINING_TEXT
+    best = min(curve, key=lambda point: point[1])[0]
+    assert {0, best, curve[-1][0]} <= set(steps)
+    assert steps == sorted(set(steps))
+    # A run of the default length, 400 steps validated every 25, keeps every point.
+    assert len(steps) == count or (count > 17 and len(steps) > 13)
 
 
 def test_patience_ends_a_run_early(tiny_sd15: BaseModel) -> None:
@@ -189,9 +214,21 @@ def test_a_weight_of_zero_hides_a_region(tiny_sd15: BaseModel) -> None:
 
 def test_divergence_is_said_not_stored(tiny_sd15: BaseModel) -> None:
     run = loop(tiny_sd15)
-    with torch.no_grad():
-        run._learning.value_output.fill_(float("inf"))
-    with pytest.raises(TrainingDiverged, match=r"step 1 .* output_rate"), attach(tiny_sd15.unet):
+    with attach(tiny_sd15.unet):
+        run.step()
+        with torch.no_grad():
+            run.learning.value_output.fill_(float("inf"))
+        before = run.state()
+        with pytest.raises(TrainingDiverged, match=r"step 2 .* output_rate"):
+            run.step()
+    after = run.state()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_finished_run_takes_no_step(tiny_sd15: BaseModel) -> None:
+    run = finish(loop(tiny_sd15, steps=1), tiny_sd15)
+    with pytest.raises(FailedPrecondition, match="finished after 1 step"):
         run.step()
 
 

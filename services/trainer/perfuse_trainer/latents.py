@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from perfuse.attach import BaseModel
+from perfuse.method.operands import result_dtype
 from perfuse_trainer.images import TrainingPicture, fit
 
 
@@ -17,7 +18,7 @@ class PictureLatents:
     """The autoencoder's posterior of N pictures, as they are and mirrored.
 
     Attributes:
-        mean: [2, N, C, h, w]; mirrored pictures under index 1.
+        mean: [2, N, C, h, w] in at least float32; mirrored pictures under index 1.
         std: likewise.
         scale: the autoencoder's scaling factor.
         shift: the autoencoder's shift, 0 for most.
@@ -57,12 +58,13 @@ class PictureLatents:
         for view in (stacked, stacked.flip(-1)):
             # Picture by picture: a 512-pixel encoder's memory must not grow with the folder.
             posteriors = [base.vae.encode(one[None]).latent_dist for one in view]
-            means.append(torch.cat([posterior.mean for posterior in posteriors]).float())
-            stds.append(torch.cat([posterior.std for posterior in posteriors]).float())
+            means.append(torch.cat([posterior.mean for posterior in posteriors]))
+            stds.append(torch.cat([posterior.std for posterior in posteriors]))
         config = base.vae.config
+        exact = result_dtype(stacked)
         return cls(
-            mean=torch.stack(means),
-            std=torch.stack(stds),
+            mean=torch.stack(means).to(exact),
+            std=torch.stack(stds).to(exact),
             scale=float(config.scaling_factor),
             shift=float(config.get("shift_factor") or 0.0),
             pictures=stacked,

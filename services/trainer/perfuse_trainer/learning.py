@@ -1,4 +1,4 @@
-"""What a run learns, and how it conditions the denoiser while it is still being learned."""
+"""What a run learns."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from perfuse import method
 from perfuse.attach import (
     BaseModel,
-    Conditioning,
     Prompt,
-    edited_projections,
     encode_tokens,
     initial_value_outputs,
     locked_key_outputs,
-    strength,
     tokenise,
 )
 from perfuse.method import KeyLock
+from perfuse.method.operands import result_dtype
 from perfuse_trainer.settings import TrainingSettings
 from perfuse_trainer.templates import TEMPLATES
 
@@ -33,7 +30,11 @@ class Learning:
         first_templates: `[B]` indices of the first batch's templates; the super-category's
             encoding is their mean.
 
+    What is trained is kept in float32, or in float64 where the base is, whatever the base's dtype.
+
     Attributes:
+        settings: Of the run.
+        prompts: The templates, tokenised with the placeholder in their slot.
         embeddings: Text encoder's name → the placeholder's word embedding, trained.
         value_output: o*_V of all layers `[Σ d_l]`, trained, starts at W_V e_super.
         key_output: o*_K `[Σ d_l]`; trained under TRAINED_K, else W_K e_super for good.
@@ -44,31 +45,26 @@ class Learning:
     def __init__(
         self, base: BaseModel, settings: TrainingSettings, first_templates: Tensor
     ) -> None:
-        self._base, self._settings = base, settings
+        self._base, self.settings = base, settings
         name = settings.placeholder
         prompts = [Prompt.parse(text.format(f"<{name}>"), [name]) for text in TEMPLATES]
-        self._concept_tokens = [tokenise(base, prompt) for prompt in prompts]
-        self._super_tokens = [
+        self.prompts = tuple(tokenise(base, prompt) for prompt in prompts)
+        super_prompts = [
             tokenise(base, prompt.with_super_categories({name: settings.super_category}))
             for prompt in prompts
         ]
         with torch.no_grad():
-            supers = encode_tokens(base, self._super_tokens).at_slots(name).float()
-            self.super_category_encoding = supers[first_templates].mean(0)
+            supers = encode_tokens(base, super_prompts).at_slots(name)
+            supers = supers.to(result_dtype(supers))
+            self.super_category_encoding = supers[first_templates.to(supers.device)].mean(0)
         self.target_input = self.super_category_encoding.clone()
         # The last sub-token's embedding: with several, it is where the noun's meaning sits.
-        position = self._super_tokens[0].slots[0].position
-        self.embeddings = {
-            encoder.name: nn.Parameter(
-                encoder.text_model.embeddings.token_embedding.weight[
-                    self._super_tokens[0].ids[index][position]
-                ]
-                .detach()
-                .float()
-                .clone()
-            )
-            for index, encoder in enumerate(base.encoders)
-        }
+        position = super_prompts[0].slots[0].position
+        self.embeddings = {}
+        for index, encoder in enumerate(base.encoders):
+            table = encoder.text_model.embeddings.token_embedding.weight
+            word = table[super_prompts[0].ids[index][position]].detach()
+            self.embeddings[encoder.name] = nn.Parameter(word.to(result_dtype(word), copy=True))
         self.value_output = nn.Parameter(initial_value_outputs(base, self.super_category_encoding))
         self.key_output = locked_key_outputs(base, self.super_category_encoding)
         if settings.key_lock is KeyLock.TRAINED_K:
@@ -85,44 +81,10 @@ class Learning:
         yield from self.embeddings.values()
         yield from self.outputs()
 
-    def condition(self, templates: Tensor, *, follow: bool) -> Conditioning:
-        """Keys and values for rows with the given templates, differentiable in the parameters.
-
-        Each distinct template is encoded, edited and projected once and its rows share it, so the
-        text encoder's cost does not grow with the batch.
-
-        Args:
-            templates: `[B]` indices into `TEMPLATES`.
-            follow: Let the target input follow this batch (training; not validation).
-        """
-        name = self._settings.placeholder
-        distinct, rows = torch.unique(templates, return_inverse=True)
-        tokens = [self._concept_tokens[index] for index in distinct.tolist()]
-        encoding = encode_tokens(self._base, tokens, [{name: self.embeddings}] * len(tokens))
-        rows = rows.to(encoding.encodings.device)
-        if follow:
-            self._follow(encoding.at_slots(name).detach().float()[rows].mean(0))
-        on = strength(
-            self._base,
-            encoding.encodings,
-            self.target_input[None],
-            self._settings.bias,
-            self._settings.temperature,
-        )
-        keys, values = edited_projections(
-            self._base,
-            encoding.encodings,
-            on,
-            self.value_output[None],
-            self.key_output[None],
-        )
-        # index_select, not indexing: the gradient of key[rows] adds up in an order of the threads'.
-        return Conditioning(
-            keys=tuple(key.index_select(0, rows) for key in keys),
-            values=tuple(value.index_select(0, rows) for value in values),
-            encodings=encoding.encodings.index_select(0, rows),
-            pooled=None if encoding.pooled is None else encoding.pooled.index_select(0, rows),
-        )
+    @property
+    def supplied(self) -> dict[str, dict[str, nn.Parameter]]:
+        """The placeholder's word embeddings, as `perfuse.attach.encode_tokens` takes them."""
+        return {self.settings.placeholder: self.embeddings}
 
     def state(self) -> dict[str, Tensor]:
         """All tensors that a checkpoint keeps, copied to the CPU."""
@@ -144,6 +106,3 @@ class Learning:
         self.key_output.copy_(state["key_output"])
         for name, value in self.embeddings.items():
             value.copy_(state[f"embedding.{name}"])
-
-    def _follow(self, encoding: Tensor) -> None:
-        self.target_input = method.running_mean(self.target_input, encoding, self._settings.decay)

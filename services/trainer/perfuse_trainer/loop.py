@@ -1,27 +1,23 @@
-"""One training run as a loop that can be stopped after any step and resumed bit for bit.
-
-Every draw of step n comes from (seed, n) alone, so a checkpoint holds tensors and counters but no
-generator's state.
-"""
+"""One training run as a loop that can be stopped after any step and resumed bit for bit."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from perfuse import method
 from perfuse.adapter.header import AdapterMetadata, Encoder, Layer
 from perfuse.adapter.tensors import Adapter
-from perfuse.attach import BaseModel, denoise
-from perfuse.errors import TrainingDiverged
+from perfuse.attach import BaseModel
 from perfuse.method import KeyLock
+from perfuse_trainer.draws import Batch, Draws
 from perfuse_trainer.latents import PictureLatents
 from perfuse_trainer.learning import Learning
+from perfuse_trainer.pack import Pack
 from perfuse_trainer.settings import TrainingSettings
-from perfuse_trainer.templates import TEMPLATES
+from perfuse_trainer.summary import training_summary
 
 
 @dataclass(frozen=True)
@@ -41,17 +37,11 @@ class Progress:
     best: bool
 
 
-@dataclass(frozen=True)
-class _Batch:
-    latents: Tensor
-    noise: Tensor
-    timesteps: Tensor
-    templates: Tensor
-    weight: Tensor | None
-
-
 class TrainingLoop:
     """The optimisation of one concept on one base model.
+
+    `step` goes alone; a `Pack` steps many loops of one base together through the methods from
+    `batch` to `mark`, which only it calls.
 
     Args:
         base: The base model, prepared, and attached (`perfuse.attach.attach`) while steps run.
@@ -60,6 +50,8 @@ class TrainingLoop:
         weight: Soft masks `[N, 1, h, w]` over latents, or None.
 
     Attributes:
+        base: As given.
+        learning: What is learned.
         steps_done: Steps so far.
         curve: (step, validation loss) pairs, the first before any step.
     """
@@ -71,16 +63,14 @@ class TrainingLoop:
         settings: TrainingSettings,
         weight: Tensor | None = None,
     ) -> None:
-        self._base, self._latents, self._settings, self._weight = base, latents, settings, weight
-        self._alphas = base.pipeline.scheduler.alphas_cumprod
-        self._learning = Learning(base, settings, self._draw(0).templates)
+        self.base, self._latents, self._settings = base, latents, settings
+        self._draws = Draws(base, latents, settings, weight)
+        self.learning = Learning(base, settings, self._draws.step(0).templates)
+        embeddings = list(self.learning.embeddings.values())
         self._optimiser = torch.optim.AdamW(
             [
-                {"params": list(self._learning.outputs()), "lr": settings.output_rate},
-                {
-                    "params": list(self._learning.embeddings.values()),
-                    "lr": settings.embedding_rate,
-                },
+                {"params": list(self.learning.outputs()), "lr": settings.output_rate},
+                {"params": embeddings, "lr": settings.embedding_rate},
             ]
         )
         self._best: dict[str, Tensor] = {}
@@ -99,30 +89,86 @@ class TrainingLoop:
         return self.steps_done - self._best_step >= patience * self._settings.validate_every
 
     def step(self) -> Progress:
-        """One optimiser step.
+        """One optimiser step, with the validation that falls due; a `Pack` of this run alone.
+
+        Whatever is raised, the run is as it was before the step.
 
         Raises:
-            TrainingDiverged: Loss or parameters are no longer finite.
+            TrainingDiverged: Loss, gradient or validation is not finite.
+            FailedPrecondition: The run is finished, or the base is not attached.
         """
-        settings = self._settings
-        if not self.curve:
-            self._validate()
-        batch = self._draw(self.steps_done)
-        loss = self._loss(batch, follow=True)
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (result,) = Pack(self.base).step([self])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(C, h, w); runs that share a pass have the same."""
+        return tuple(self._latents.mean.shape[2:])
+
+    @property
+    def validation_due(self) -> bool:
+        """Whether the steps done end with a validation."""
+        done = self.steps_done
+        return done % self._settings.validate_every == 0 or done == self._settings.steps
+
+    def batch(self) -> Batch:
+        """The rows of the next step."""
+        return self._draws.step(self.steps_done)
+
+    def validation_batch(self) -> Batch:
+        """The rows of every validation."""
+        return self._draws.validation()
+
+    def advance(self, gradients: Mapping[Tensor, Tensor], target_input: Tensor) -> None:
+        """Step the optimiser.
+
+        Args:
+            gradients: Of each trained parameter.
+            target_input: i* after this step's batch.
+        """
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
         self._optimiser.step()
-        value = float(loss.detach())
+        self._optimiser.zero_grad(set_to_none=True)
+        self.learning.target_input = target_input
         self.steps_done += 1
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"the loss of step {self.steps_done} is {value}; lower output_rate "
-                f"({settings.output_rate:g}), or load the base model in float32"
-            )
-        validation, best = None, False
-        if self.steps_done % settings.validate_every == 0 or self.steps_done == settings.steps:
-            validation, best = self._validate()
-        return Progress(self.steps_done, value, validation, best)
+
+    def note_validation(self, value: float) -> bool:
+        """Add a validation after the steps done to the curve; whether it is the best so far."""
+        best = all(value < other for _, other in self.curve)
+        self.curve.append((self.steps_done, value))
+        if best:
+            self._best, self._best_step = self.learning.state(), self.steps_done
+        return best
+
+    def report(self, loss: float, validation: float | None) -> Progress:
+        """What the step just done did; notes its validation where there was one."""
+        best = validation is not None and self.note_validation(validation)
+        return Progress(self.steps_done, loss, validation, best)
+
+    def mark(self) -> Callable[[], None]:
+        """A way back to the present state; going it takes no memory of the device."""
+        parameters = {one: one.detach().clone() for one in self.learning.parameters()}
+        moments = {
+            parameter: {name: torch.as_tensor(value).clone() for name, value in own.items()}
+            for parameter, own in self._optimiser.state.items()
+        }
+        counters = self.steps_done, self._best_step, self._best, self.learning.target_input
+        points = len(self.curve)
+
+        @torch.no_grad()
+        def back() -> None:
+            for parameter, value in parameters.items():
+                parameter.copy_(value)
+                parameter.grad = None
+            self._optimiser.state.clear()
+            self._optimiser.state.update(moments)
+            self.steps_done, self._best_step, self._best, self.learning.target_input = counters
+            del self.curve[points:]
+
+        return back
 
     def adapter(self, *, best: bool = True, dtype: str = "float16") -> Adapter:
         """The concept as it stands, or as it stood at the best validation.
@@ -131,16 +177,8 @@ class TrainingLoop:
             best: Take the best checkpoint; the current parameters otherwise.
             dtype: Number type of the file's tensors.
         """
-        state = self._best if best and self._best else self._learning.state()
-        settings, base = self._settings, self._base
-        summary: dict[str, str | int | float] = {
-            "steps": self._best_step if best and self._best else self.steps_done,
-            "pictures": self._latents.count,
-            "seed": settings.seed,
-        }
-        if self.curve:
-            summary["validation_start"] = round(self.curve[0][1], 6)
-            summary["validation_best"] = round(min(value for _, value in self.curve), 6)
+        state = self._best if best and self._best else self.learning.state()
+        settings, base = self._settings, self.base
         return Adapter(
             metadata=AdapterMetadata(
                 base_model=base.fingerprint,
@@ -154,7 +192,12 @@ class TrainingLoop:
                 bias=settings.render_bias,
                 temperature=settings.render_temperature,
                 dtype=dtype,
-                training=summary,
+                training=training_summary(
+                    settings,
+                    steps=self._best_step if best and self._best else self.steps_done,
+                    pictures=self._latents.count,
+                    curve=self.curve,
+                ),
             ),
             target_input=state["target_input"],
             super_category_encoding=state["super_category_encoding"],
@@ -165,76 +208,9 @@ class TrainingLoop:
             key_output=state["key_output"] if settings.key_lock is KeyLock.TRAINED_K else None,
         )
 
-    def _draw(self, step: int) -> _Batch:
-        settings = self._settings
-        lot = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        return self._batch(
-            lot,
-            rows=torch.randint(self._latents.count, (settings.batch,), generator=lot),
-            timesteps=torch.randint(len(self._alphas), (settings.batch,), generator=lot),
-            templates=torch.randint(len(TEMPLATES), (settings.batch,), generator=lot),
-            mirrored=torch.rand(settings.batch, generator=lot) < settings.flip,
-        )
-
-    def _validation_batch(self) -> _Batch:
-        """The same rows, templates, timesteps and noise at every validation, evenly spread."""
-        rows = torch.arange(self._settings.validation_rows)
-        lot = torch.Generator().manual_seed(self._settings.seed + 7)
-        return self._batch(
-            lot,
-            rows=rows % self._latents.count,
-            timesteps=((rows + 0.5) / len(rows) * len(self._alphas)).long(),
-            templates=rows % len(TEMPLATES),
-            mirrored=torch.zeros(len(rows), dtype=torch.bool),
-        )
-
-    def _batch(
-        self,
-        lot: torch.Generator,
-        *,
-        rows: Tensor,
-        timesteps: Tensor,
-        templates: Tensor,
-        mirrored: Tensor,
-    ) -> _Batch:
-        shape = (len(rows), *self._latents.mean.shape[2:])
-        posterior, noise = torch.randn(shape, generator=lot), torch.randn(shape, generator=lot)
-        device, weight = self._base.device, None
-        if self._weight is not None:
-            weight = self._weight[rows]
-            weight = torch.where(mirrored[:, None, None, None], weight.flip(-1), weight).to(device)
-        # Drawn on the CPU: the same run on any device sees the same draws.
-        latents = self._latents.draw(rows.to(device), mirrored.to(device), posterior.to(device))
-        return _Batch(latents, noise.to(device), timesteps.to(device), templates, weight)
-
-    def _loss(self, batch: _Batch, *, follow: bool) -> Tensor:
-        scale = self._alphas.to(batch.latents)[batch.timesteps][:, None, None, None]
-        noisy = scale.sqrt() * batch.latents + (1 - scale).sqrt() * batch.noise
-        conditioning = self._learning.condition(batch.templates, follow=follow)
-        prediction = denoise(
-            self._base, noisy.to(self._base.dtype), batch.timesteps, conditioning
-        ).float()
-        target = method.diffusion_target(
-            self._base.prediction_type,
-            batch.latents,
-            batch.noise,
-            self._alphas.to(batch.latents),
-            batch.timesteps,
-        )
-        return method.masked_loss(prediction, target, batch.weight).mean()
-
-    @torch.no_grad()
-    def _validate(self) -> tuple[float, bool]:
-        value = float(self._loss(self._validation_batch(), follow=False))
-        best = math.isfinite(value) and all(value < other for _, other in self.curve)
-        self.curve.append((self.steps_done, value))
-        if best:
-            self._best, self._best_step = self._learning.state(), self.steps_done
-        return value, best
-
     def state(self) -> dict[str, Tensor]:
         """Everything that a resumed run needs, as tensors on the CPU."""
-        state = {f"now/{name}": value for name, value in self._learning.state().items()}
+        state = {f"now/{name}": value for name, value in self.learning.state().items()}
         state |= {f"best/{name}": value for name, value in self._best.items()}
         for index, moments in self._optimiser.state_dict()["state"].items():
             for name, value in moments.items():
@@ -245,7 +221,7 @@ class TrainingLoop:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from `state()` of a run with the same base model, pictures and settings."""
-        self._learning.load(_under(state, "now/"))
+        self.learning.load(_under(state, "now/"))
         self._best = _under(state, "best/")
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(state, "optimiser/").items():

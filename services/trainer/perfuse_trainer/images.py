@@ -8,30 +8,31 @@ and not applied, so that a picture in a wide-gamut space comes out slightly pale
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from perfuse.errors import InvalidArgument, NotFound, PictureRefused
-from perfuse_trainer.intake_process import KEPT_SIDE, IntakeProcess, kept_size
+from perfuse_trainer.intake import (
+    MASK_SUFFIX,
+    MAX_KEPT_PIXELS,
+    MAX_PICTURES,
+    decode_picture,
+    judge_mask,
+    mask_name,
+)
+from perfuse_trainer.intake_process import DecodedPicture, IntakeProcess, kept_size
 from perfuse_trainer.picture_header import (
     ALLOWED,
     MAX_PICTURE_BYTES,
-    PictureFormat,
-    PictureHeader,
     judge,
     judge_bytes,
     shown,
 )
-
-MAX_PICTURES = 64
-# What a folder may keep in memory. Pictures up to four times as long as wide always fit; it takes
-# dozens of long strips to reach it.
-MAX_KEPT_PIXELS = MAX_PICTURES * 4 * KEPT_SIDE**2
-
-MASK_SUFFIX = ".mask.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +66,9 @@ def read_picture(data: bytes, name: str, *, mask: bytes | None = None) -> Traini
         FailedPrecondition: the process that decodes cannot be started.
     """
     header = judge(data, name)
-    marks = None if mask is None else (mask, _judge_mask(mask, _mask_name(name)))
+    marks = None if mask is None else (mask, judge_mask(mask, mask_name(name)))
     with IntakeProcess() as intake:
-        return _decode(intake, name, (data, header), marks)
+        return _picture(name, decode_picture(intake, name, (data, header), marks))
 
 
 def read_folder(folder: str | Path, *, limit: int = MAX_PICTURES) -> tuple[TrainingPicture, ...]:
@@ -100,7 +101,7 @@ def read_folder(folder: str | Path, *, limit: int = MAX_PICTURES) -> tuple[Train
             "them to their subject"
         )
     for path in masks.values():
-        _judge_mask(_content(path), path.name)
+        judge_mask(_content(path), path.name)
     read = []
     with IntakeProcess() as intake:
         for path in pictures:
@@ -108,10 +109,23 @@ def read_folder(folder: str | Path, *, limit: int = MAX_PICTURES) -> tuple[Train
             mask = None
             if (beside := masks.get(path.stem)) is not None:
                 marks = _content(beside)
-                mask = (marks, _judge_mask(marks, beside.name))
+                mask = (marks, judge_mask(marks, beside.name))
             # Judged anew: the file may have changed since.
-            read.append(_decode(intake, path.name, (data, judge(data, path.name)), mask))
+            picture = (data, judge(data, path.name))
+            read.append(_picture(path.name, decode_picture(intake, path.name, picture, mask)))
     return tuple(read)
+
+
+def read_kept(data: bytes, name: str, *, mask: bytes | None = None) -> TrainingPicture:
+    """Read a picture from the files that an upload made of it; no guard, since they are ours.
+
+    Args:
+        data: the PNG file of the picture, RGB.
+        name: of the file that was sent.
+        mask: the PNG file of its mask, 8-bit grey.
+    """
+    marks = None if mask is None else _samples(mask)
+    return TrainingPicture(name, _samples(data), marks)
 
 
 def fit(picture: TrainingPicture, size: int) -> tuple[Tensor, Tensor | None]:
@@ -154,6 +168,14 @@ def _square(image: Tensor, size: int) -> Tensor:
         square, size=(size, size), mode=mode, antialias=True, align_corners=False
     )
     return resized[0].clamp(0, 255)
+
+
+def _samples(data: bytes) -> Tensor:
+    """uint8 [C, H, W] of a PNG file that we wrote."""
+    with Image.open(BytesIO(data), formats=("PNG",)) as image:
+        pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+        shaped = pixels.reshape(image.height, image.width, len(image.getbands()))
+    return shaped.permute(2, 0, 1).contiguous()
 
 
 def _listed(folder: Path, limit: int) -> tuple[list[Path], dict[str, Path]]:
@@ -203,10 +225,6 @@ def _is_mask(path: Path) -> bool:
     return path.name.lower().endswith(MASK_SUFFIX) and path.name.lower() != MASK_SUFFIX
 
 
-def _mask_name(name: str) -> str:
-    return f"{Path(name).stem}{MASK_SUFFIX}"
-
-
 def _content(path: Path) -> bytes:
     """A file's bytes, of which no more than the limit is ever read."""
     try:
@@ -225,46 +243,10 @@ def _content(path: Path) -> bytes:
         ) from error
 
 
-def _judge_mask(data: bytes, name: str) -> PictureHeader:
-    header = judge(data, name)
-    if header.format is not PictureFormat.PNG:
-        raise PictureRefused(
-            f"{shown(name)} is a {header.format}; a mask is a PNG file, because its edges must be "
-            "exact: save it as PNG"
-        )
-    return header
-
-
-def _decode(
-    intake: IntakeProcess,
-    name: str,
-    picture: tuple[bytes, PictureHeader],
-    mask: tuple[bytes, PictureHeader] | None,
-) -> TrainingPicture:
-    decoded = intake.decode(picture[0], name, picture[1])
+def _picture(name: str, decoded: DecodedPicture) -> TrainingPicture:
     shape = (decoded.height, decoded.width)
     pixels = torch.frombuffer(decoded.pixels, dtype=torch.uint8).reshape(*shape, 3)
     marks = decoded.alpha
-    if marks is not None and _blank(marks):
-        raise PictureRefused(
-            f"{shown(name)} is transparent everywhere; a training picture must show something: "
-            "export it again, without its alpha channel if need be"
-        )
-    if mask is not None:
-        called = _mask_name(name)
-        drawn = intake.decode(mask[0], called, mask[1], is_mask=True)
-        if drawn.full_size != decoded.full_size:
-            raise PictureRefused(
-                f"{shown(called)} is {_times(drawn.full_size)} pixels and {shown(name)} is "
-                f"{_times(decoded.full_size)}; a mask has the size of its picture: draw it over "
-                "the picture again"
-            )
-        marks = drawn.pixels
-        if _blank(marks):
-            raise PictureRefused(
-                f"{shown(called)} is black everywhere; a mask is bright where the subject is: "
-                "draw it, or take it away"
-            )
     return TrainingPicture(
         name=name,
         pixels=pixels.permute(2, 0, 1).contiguous(),
@@ -272,11 +254,3 @@ def _decode(
         if marks is None
         else torch.frombuffer(marks, dtype=torch.uint8).reshape(1, *shape),
     )
-
-
-def _blank(marks: bytearray) -> bool:
-    return marks.count(0) == len(marks)
-
-
-def _times(size: tuple[int, int]) -> str:
-    return f"{size[0]} × {size[1]}"

@@ -1,4 +1,4 @@
-"""`python -m perfuse_trainer` as a person runs it, killed as a machine kills it."""
+"""`perfuse-trainer learn` as a person runs it, killed as a machine kills it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def home(tiny_sd15_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(home: Path, out: Path, *more: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "perfuse_trainer", str(home / "pictures")),
+        *(sys.executable, "-m", "perfuse_trainer", "learn", str(home / "pictures")),
         *("--base", str(home / "base"), "--super-category", "cat", "--out", str(out)),
         *("--steps", str(STEPS), *more),
     ]
@@ -99,6 +99,6 @@ def test_a_bad_folder_gives_one_sentence_and_nothing_half_written(
     assert result.returncode == 1
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith("perfuse_trainer: ")
+    assert lines[0].startswith("perfuse-trainer: ")
     assert sentence in lines[0]
     assert list(out.parent.iterdir()) == []

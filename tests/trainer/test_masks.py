@@ -28,7 +28,8 @@ from perfuse.errors import (
 from perfuse.method import soft_mask
 from perfuse_trainer import subject_attention as reading
 from perfuse_trainer.images import TrainingPicture, fit
-from perfuse_trainer.masks import MaskSource, masks_for
+from perfuse_trainer.mask_source import MaskSource
+from perfuse_trainer.masks import masks_for
 from perfuse_trainer.subject_attention import subject_attention
 from perfuse_trainer.templates import TEMPLATES
 

@@ -1,113 +1,149 @@
-"""`python -m perfuse_trainer`: learn one concept on this machine, without any service."""
+"""`perfuse-trainer`: serve, migrate, sweep, work; and learn, without any server."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
-import time
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, TypeVar
+import threading
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from perfuse.errors import InvalidArgument, PerfuseError
+from perfuse.errors import PerfuseError
+from perfuse_trainer.learn_command import learn
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
+P = ParamSpec("P")
+R = TypeVar("R")
 
-app = typer.Typer(pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="perfuse-trainer",
+    help="The Trainer. Settings come from the environment, PERFUSE_TRAINER_*.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+_console = Console(soft_wrap=True)
+
+
+def _in_sentences(command: Callable[P, R]) -> Callable[P, R]:
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        # The imports of transformers remark on picture processors that nothing here uses.
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        try:
+            return command(*args, **kwargs)
+        except PerfuseError as error:
+            sentence = str(error)
+        except OSError as error:
+            sentence = f"{error.filename or 'the system'}: {error.strerror or error}"
+        Console(stderr=True, soft_wrap=True).print(f"perfuse-trainer: {sentence}", markup=False)
+        raise typer.Exit(1)
+
+    return run
+
+
+app.command()(_in_sentences(learn))
 
 
 @app.command()
-def learn(
-    pictures: Annotated[Path, typer.Argument(help="Folder of 1 to 64 PNG, JPEG or WebP files.")],
-    base: Annotated[Path, typer.Option(help="The base model, in diffusers layout, prepared.")],
-    super_category: Annotated[str, typer.Option(help="What the concept is a kind of: cat.")],
-    out: Annotated[Path, typer.Option(help="Where the adapter goes: tom.safetensors.")],
-    key_lock: Annotated[str, typer.Option(help="LOCAL or TRAINED_K.")] = "LOCAL",
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 400,
-    seed: Annotated[int, typer.Option(help="Of every draw.")] = 0,
-    mask: Annotated[str, typer.Option(help="NONE, UPLOADED, CLIPSEG, CROSS_ATTENTION.")] = "NONE",
-    clipseg: Annotated[Path | None, typer.Option(help="Local CLIPSeg directory.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Kept here; call again to go on.")] = None,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 50,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+@_in_sentences
+def serve(
+    migrate_first: Annotated[
+        bool, typer.Option("--migrate", help="Bring the database up to date before serving.")
+    ] = False,
 ) -> None:
-    """Learn one concept from a folder of pictures."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from perfuse_trainer.images import read_folder
+    """Serve, and keep workers, until SIGTERM or SIGINT; unfinished runs go on at the next start."""
+    from perfuse_trainer.service_settings import TrainerSettings
 
-    # Pictures first: a bad folder should not wait for a base model to load.
-    read = read_folder(pictures)
+    settings = TrainerSettings.load()
+    if migrate_first:
+        _migrate("head")
+    from perfuse_trainer.serving import serve as run
 
-    from perfuse.attach import BaseModel, silence_loading
-    from perfuse.method import KeyLock
-    from perfuse_trainer.masks import MaskSource
-    from perfuse_trainer.settings import TrainingSettings
-    from perfuse_trainer.training import train
-
-    settings = TrainingSettings(
-        super_category=super_category,
-        placeholder=_placeholder(out),
-        key_lock=_member(KeyLock, key_lock, "key lock"),
-        steps=steps,
-        seed=seed,
-    )
-    columns = (
-        TextColumn("learning {task.fields[loss]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    silence_loading()
-    started = time.monotonic()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("learning", total=steps, loss="")
-        adapter = train(
-            BaseModel.load(base, device=device),
-            read,
-            settings,
-            mask_source=_member(MaskSource, mask, "mask source"),
-            clipseg=clipseg,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            on_progress=lambda done: bar.update(
-                task, completed=done.step, loss=f"loss {done.loss:.3f}"
-            ),
-        )
-    digest = adapter.write(out)
-    typer.echo(
-        f"{out}: {out.stat().st_size} bytes, {digest}, "
-        f"{len(read)} pictures, {time.monotonic() - started:.0f} s"
-    )
+    asyncio.run(run(settings))
 
 
-def _placeholder(out: Path) -> str:
-    word = out.name.split(".")[0]
-    if not word or any(letter in word for letter in "<>| \t"):
-        raise InvalidArgument(
-            f"the file's name {out.name!r} gives no placeholder; name it after one word, such as "
-            "tom.safetensors"
-        )
-    return word
+@app.command()
+@_in_sentences
+def migrate(
+    revision: Annotated[str, typer.Argument(help="Revision, `head` or `base`.")] = "head",
+) -> None:
+    """Bring the database to a revision of its tables, by default the newest."""
+    _migrate(revision)
 
 
-def _member(kind: type[_Choice], value: str, what: str) -> _Choice:
-    members = kind.__members__
-    if value not in members:
-        raise InvalidArgument(f"{what} {value!r} is unknown; it is one of {', '.join(members)}")
-    return members[value]
+@app.command()
+@_in_sentences
+def sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only.")] = False,
+) -> None:
+    """Remove images that expired and files that nothing refers to."""
+    from datetime import timedelta
 
+    from perfuse_trainer.service_settings import TrainerSettings
+    from perfuse_trainer.sweeping import Sweeper
+    from perfuse_trainer.trainer import Trainer
 
-def main() -> None:
-    """Run the command; what Perfuse refuses ends in one sentence and exit status 1."""
+    settings = TrainerSettings.load()
+    trainer = Trainer.from_settings(settings)
     try:
-        app()
-    except PerfuseError as error:
-        typer.echo(f"perfuse_trainer: {error}", err=True)
-        sys.exit(1)
+        sweeper = Sweeper(
+            trainer.database, trainer.vault, grace=timedelta(hours=settings.orphan_hours)
+        )
+        _console.print(str(sweeper.sweep(dry_run=dry_run)))
+    finally:
+        trainer.close()
+
+
+@app.command(hidden=True)
+@_in_sentences
+def work(
+    base_model: Annotated[str, typer.Argument(help="Id of the base model.")],
+    worker_id: Annotated[str, typer.Option(help="Under which to claim.")],
+) -> None:
+    """Train runs of one base model until SIGTERM, or until standard input ends."""
+    from perfuse.serving import logs
+    from perfuse_trainer.service_settings import TrainerSettings
+    from perfuse_trainer.working import work as train
+
+    settings = TrainerSettings.load()
+    logs.configure(settings.log_level, settings.log_format)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def watch() -> None:
+        # Whoever started us holds the other end, and lets go of it even when killed.
+        sys.stdin.buffer.read()
+        stop.set()
+
+    threading.Thread(target=watch, name="perfuse-parent", daemon=True).start()
+    train(base_model, worker_id, stop)
+
+
+def _migrate(revision: str) -> None:
+    from perfuse.storage.database import Database
+    from perfuse_trainer.schema import SCHEMA
+    from perfuse_trainer.service_settings import TrainerSettings
+
+    database = Database(TrainerSettings.load().database_url.get_secret_value())
+    try:
+        before = SCHEMA.current_revision(database)
+        SCHEMA.migrate(database, revision)
+        after = SCHEMA.current_revision(database)
+    finally:
+        database.close()
+    _console.print(f"database: revision {before or 'none'} -> {after or 'none'}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    app(args=None if arguments is None else list(arguments))
 
 
 if __name__ == "__main__":

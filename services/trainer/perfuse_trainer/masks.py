@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +24,12 @@ from perfuse.errors import (
 )
 from perfuse.method import soft_mask
 from perfuse_trainer.images import MASK_SUFFIX, TrainingPicture, fit
+from perfuse_trainer.mask_source import MaskSource
 from perfuse_trainer.subject_attention import subject_attention
 from perfuse_trainer.templates import TEMPLATES
 
 # Attention that varies by less than this share of its maximum is rounding, not sight.
 FLAT = 1e-4
-
-
-class MaskSource(StrEnum):
-    """Where the masks of a training run come from."""
-
-    NONE = "NONE"
-    """No masks: every position counts the same."""
-    UPLOADED = "UPLOADED"
-    """Every picture brings its own: a mask file or an alpha channel."""
-    CLIPSEG = "CLIPSEG"
-    """A CLIPSeg checkpoint (Lüddecke and Ecker 2022) is asked for the super-category."""
-    CROSS_ATTENTION = "CROSS_ATTENTION"
-    """The base model's own attention to the super-category; no second model is needed."""
 
 
 @torch.no_grad()

@@ -90,6 +90,7 @@ class Run:
     settings: dict[str, Any]
     description: str
     labels: dict[str, str]
+    exclusive: bool
     state: RunState
     step: int
     loss: float | None

@@ -87,6 +87,8 @@ class RunRow(Base, table=True):
     __table_args__ = (
         UniqueConstraint("tenant", "run_id"),
         Index(None, "tenant", "create_time"),
+        # Whose turn is it?
+        Index(None, "tenant", "claim_time"),
         # Workers look for what waits, and for what was left lying.
         Index(None, "state", "lease_time"),
     )
@@ -104,6 +106,7 @@ class RunRow(Base, table=True):
     settings: dict[str, Any] = _json()
     description: str
     labels: dict[str, str] = _json()
+    exclusive: bool
     state: str = Field(max_length=16)
     step: int
     loss: float | None
@@ -115,6 +118,7 @@ class RunRow(Base, table=True):
     claim_time: datetime | None = moment(nullable=True)
     checkpoint_blob: str | None = identifier(nullable=True, index=True)
     checkpoint_step: int
+    finish_time: datetime | None = moment(nullable=True)
     adapter_blob: str | None = identifier(nullable=True, index=True)
     digest: str | None = identifier(nullable=True)
     version_number: int | None = Field(sa_column=Column(BigInteger, nullable=True))

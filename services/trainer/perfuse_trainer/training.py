@@ -18,7 +18,8 @@ from perfuse.errors import FailedPrecondition
 from perfuse_trainer.images import TrainingPicture
 from perfuse_trainer.latents import PictureLatents
 from perfuse_trainer.loop import Progress, TrainingLoop
-from perfuse_trainer.masks import MaskSource, masks_for
+from perfuse_trainer.mask_source import MaskSource
+from perfuse_trainer.masks import masks_for
 from perfuse_trainer.settings import TrainingSettings
 
 

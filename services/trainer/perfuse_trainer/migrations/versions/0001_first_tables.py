@@ -75,6 +75,7 @@ def upgrade() -> None:
         sa.Column("settings", sa.JSON(), nullable=False),
         sa.Column("description", sa.String(), nullable=False),
         sa.Column("labels", sa.JSON(), nullable=False),
+        sa.Column("exclusive", sa.Boolean(), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("step", sa.Integer(), nullable=False),
         sa.Column("loss", sa.Float(), nullable=True),
@@ -86,6 +87,7 @@ def upgrade() -> None:
         sa.Column("claim_time", _MOMENT, nullable=True),
         sa.Column("checkpoint_blob", _ID, nullable=True),
         sa.Column("checkpoint_step", sa.Integer(), nullable=False),
+        sa.Column("finish_time", _MOMENT, nullable=True),
         sa.Column("adapter_blob", _ID, nullable=True),
         sa.Column("digest", _ID, nullable=True),
         sa.Column("version_number", sa.BigInteger(), nullable=True),
@@ -105,6 +107,9 @@ def upgrade() -> None:
     op.create_index(op.f("ix_training_runs_image_set"), "training_runs", ["image_set"])
     op.create_index(
         op.f("ix_training_runs_state_lease_time"), "training_runs", ["state", "lease_time"]
+    )
+    op.create_index(
+        op.f("ix_training_runs_tenant_claim_time"), "training_runs", ["tenant", "claim_time"]
     )
     op.create_index(
         op.f("ix_training_runs_tenant_create_time"), "training_runs", ["tenant", "create_time"]

@@ -1,0 +1,103 @@
+"""The foreman: keeps as many workers as the queue needs, and clears up behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from perfuse_trainer.publisher import Publisher
+from perfuse_trainer.run_queue import Queue
+from perfuse_trainer.runners.runner import Runner
+from perfuse_trainer.vault import Vault
+
+_PAUSE = 0.5
+
+
+class Foreman:
+    """Turns until it is stopped: reap, publish, start workers, sweep.
+
+    It keeps nothing: another Trainer's foreman on the same tables does no harm, and one that was
+    killed leaves nothing undone that the next one does not do.
+
+    Args:
+        queue: Of runs.
+        runner: Of workers.
+        publisher: Of finished runs.
+        vault: Of runs' files.
+        sweep: Removes what expired and what nothing refers to.
+        workers: Most at a time.
+        pack: Runs of one worker.
+        base_models: Ids of those that workers have.
+        sweep_seconds: Between two sweeps.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        runner: Runner,
+        publisher: Publisher,
+        vault: Vault,
+        sweep: Callable[[], object],
+        *,
+        workers: int,
+        pack: int,
+        base_models: frozenset[str],
+        sweep_seconds: float = 600.0,
+    ) -> None:
+        self._queue, self._runner, self._publisher = queue, runner, publisher
+        self._vault, self._sweep, self._sweep_seconds = vault, sweep, sweep_seconds
+        self._workers, self._pack, self._base_models = workers, pack, base_models
+        self._swept = time.monotonic()
+        self._task: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger("perfuse_trainer.foreman")
+
+    def start(self) -> None:
+        """Begin, on the running loop."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self, grace_seconds: float) -> None:
+        """End, and have the workers keep what they have and end too."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await asyncio.to_thread(self._runner.close, grace_seconds)
+
+    async def turn(self) -> None:
+        """One round."""
+        for tenant, blob in await asyncio.to_thread(self._queue.reap):
+            await asyncio.to_thread(self._vault.drop, tenant, [blob])
+        await self._publisher.publish()
+        await asyncio.to_thread(self._staff)
+        if time.monotonic() - self._swept > self._sweep_seconds:
+            self._swept = time.monotonic()
+            await asyncio.to_thread(self._sweep)
+
+    def _staff(self) -> None:
+        alive = list(self._runner.alive().values())
+        for base_model_id, runs in sorted(self._queue.length().items()):
+            if base_model_id not in self._base_models:
+                continue
+            wanted = min(-(-runs // self._pack), self._workers)
+            while alive.count(base_model_id) < wanted and len(alive) < self._workers:
+                self._runner.start(base_model_id)
+                alive.append(base_model_id)
+
+    async def _run(self) -> None:
+        while True:
+            with self._told():
+                await self.turn()
+            await asyncio.sleep(_PAUSE)
+
+    @contextlib.contextmanager
+    def _told(self) -> Any:
+        """What one round met must not end the rounds."""
+        try:
+            yield
+        except Exception as error:
+            self._log.error("foreman_fault", exc_info=error)

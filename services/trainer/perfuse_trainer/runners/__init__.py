@@ -1,0 +1,1 @@
+"""Where workers run: processes on this machine, or actors of a Ray cluster."""

@@ -1,0 +1,92 @@
+"""The Trainer as a server: its front door, its foreman, and a runner of workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+
+from perfuse.client.registry import RegistryClient
+from perfuse.serving import logs, tracing
+from perfuse.serving.edge import Edge
+from perfuse.serving.run import Server
+from perfuse.serving.validation import ProtovalidateValidator
+from perfuse.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
+from perfuse_trainer.foreman import Foreman
+from perfuse_trainer.publisher import Publisher
+from perfuse_trainer.run_queue import Queue
+from perfuse_trainer.runners.local import LocalRunner
+from perfuse_trainer.runners.runner import Runner
+from perfuse_trainer.service_settings import TrainerSettings
+from perfuse_trainer.servicer import TrainerServicer, request_kinds
+from perfuse_trainer.sweeping import Sweeper
+from perfuse_trainer.trainer import Trainer
+
+_PREFIX = "PERFUSE_TRAINER_"
+_NOT_FOR_WORKERS = {f"{_PREFIX}REGISTRY_TOKEN", f"{_PREFIX}TOKEN_FILE"}
+
+
+async def serve(settings: TrainerSettings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        PerfuseError: the settings do not allow it.
+    """
+    directories, authorization = settings.base_directories(), settings.registry_authorization()
+    credentials = settings.registry_credentials()
+    logs.configure(settings.log_level, settings.log_format)
+    trainer = Trainer.from_settings(settings)
+    validator = ProtovalidateValidator()
+    validator.prepare(*request_kinds())
+    tracer, end_tracing = tracing.configure("perfuse-trainer")
+    edge = Edge(settings.authenticator(), validator, tracer=tracer, threads=settings.threads)
+    async with RegistryClient(settings.registry, credentials) as registry:
+        foreman = Foreman(
+            Queue(trainer.database, settings.lease, settings.max_faults),
+            runner(settings),
+            Publisher(trainer.database, trainer.vault, registry, authorization),
+            trainer.vault,
+            Sweeper(
+                trainer.database, trainer.vault, grace=timedelta(hours=settings.orphan_hours)
+            ).sweep,
+            workers=settings.workers,
+            pack=settings.pack,
+            base_models=frozenset(directories),
+            sweep_seconds=settings.sweep_minutes * 60,
+        )
+
+        async def ready() -> None:
+            await asyncio.to_thread(trainer.check)
+
+        async def close() -> None:
+            await foreman.stop(settings.grace_seconds)
+            await asyncio.to_thread(trainer.close)
+            end_tracing()
+
+        server = Server.from_settings(settings, edge, ready=ready)
+        servicer = TrainerServicer(
+            trainer.image_sets, trainer.runs, registry, list(directories), edge
+        )
+        server.add(add_TrainerServiceServicer_to_server, servicer)
+        server.on_close(close)
+        foreman.start()
+        await server.run()
+
+
+def runner(settings: TrainerSettings) -> Runner:
+    """The runner that the settings name.
+
+    Raises:
+        Unavailable: there is no Ray cluster where they say.
+    """
+    if settings.runner == "local":
+        return LocalRunner(dict.fromkeys(_NOT_FOR_WORKERS, ""))
+    # Ray takes seconds to import, which those who do not use it need not wait for.
+    from perfuse_trainer.runners.ray_actors import RayRunner
+
+    told = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(_PREFIX) and name not in _NOT_FOR_WORKERS
+    }
+    return RayRunner(settings.ray_address, told, settings.device)

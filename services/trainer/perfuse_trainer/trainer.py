@@ -1,0 +1,61 @@
+"""The Trainer as one object: its rules over one database and one vault."""
+
+from __future__ import annotations
+
+from perfuse.storage.blobs import BlobStore
+from perfuse.storage.database import Database
+from perfuse.storage.listing import Lists
+from perfuse.storage.paging import PageTokens
+from perfuse_trainer.image_sets import ImageSets
+from perfuse_trainer.runs import Runs
+from perfuse_trainer.schema import SCHEMA, page_token_key
+from perfuse_trainer.service_settings import TrainerSettings
+from perfuse_trainer.vault import MAX_BLOB_BYTES, Vault
+
+
+class Trainer:
+    """Everything that a servicer or a command asks.
+
+    Args:
+        database: At this release's revision.
+        blobs: Where files are, for files of up to `MAX_BLOB_BYTES`.
+
+    Raises:
+        WrongRevision: the database is at another revision.
+    """
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        SCHEMA.require_revision(database)
+        self.database = database
+        self.vault = Vault(blobs)
+        lists = Lists(database, PageTokens(page_token_key(database)))
+        self.image_sets = ImageSets(database, self.vault, lists)
+        self.runs = Runs(database, self.vault, lists)
+
+    @classmethod
+    def from_settings(cls, settings: TrainerSettings) -> Trainer:
+        """The Trainer that the environment describes.
+
+        Raises:
+            WrongRevision, Unavailable, InvalidArgument: it cannot work like that.
+        """
+        database = Database(settings.database_url.get_secret_value(), settings.threads)
+        try:
+            return cls(database, settings.store(MAX_BLOB_BYTES))
+        except BaseException:
+            database.close()
+            raise
+
+    def check(self) -> None:
+        """Readiness.
+
+        Raises:
+            PerfuseError: database or store cannot be asked.
+        """
+        self.database.check()
+        SCHEMA.require_revision(self.database)
+        self.vault.blobs.check()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.database.close()

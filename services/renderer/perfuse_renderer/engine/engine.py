@@ -46,7 +46,9 @@ class Engine:
     Args:
         base: the base model; attached here if it is not.
         settings: limits.
-        denoiser: one step of the denoiser; another may be given to compile or to watch it.
+        denoiser: one step of the denoiser; another may be given to watch it.
+        decoder: from latents to pixels; another may be given likewise.
+        clock: seconds, by which the denoiser's time is shared out.
     """
 
     def __init__(
@@ -54,6 +56,9 @@ class Engine:
         base: BaseModel,
         settings: EngineSettings | None = None,
         denoiser: Denoise = denoise,
+        *,
+        decoder: Decoder | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.base = base
         self.settings = settings or EngineSettings()
@@ -65,12 +70,14 @@ class Engine:
             denoiser,
             self.settings.max_lanes,
             buckets=self.settings.buckets() if self.settings.pad else (),
+            clock=clock,
         )
-        self._decoder = Decoder(base)
+        self._decoder = decoder or Decoder(base)
         self._queues = Queues(self.settings, self.pace)
         self._errands: deque[tuple[Callable[[], None], Future[None]]] = deque()
         self._admission = Admission(self.settings, self.pace)
         self._wake = threading.Condition()
+        self._resting = False
         self._closing = False
         self._draining = False
         self._thread = threading.Thread(target=self._run, name="perfuse-engine", daemon=True)
@@ -139,6 +146,12 @@ class Engine:
         with self._wake:
             return self._queues.waiting
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to step, and all that was stepped is told or being decoded."""
+        with self._wake:
+            return self._resting and not self._queues and not self._errands
+
     def drain(self, grace: float) -> None:
         """Take nothing more in, finish what is here, give up what is not done after `grace` s."""
         with self._wake:
@@ -171,7 +184,9 @@ class Engine:
         while True:
             with self._wake:
                 while not self._closing and not self._errands and not self._queues:
+                    self._resting = True
                     self._wake.wait()
+                self._resting = False
                 if self._closing:
                     self._give_all_up()
                     return

@@ -29,7 +29,8 @@ KINDS: Mapping[str, _Kind] = {
     "euler": _Kind("EulerDiscreteScheduler"),
     "euler-ancestral": _Kind("EulerAncestralDiscreteScheduler"),
     "heun": _Kind("HeunDiscreteScheduler"),
-    "pndm": _Kind("PNDMScheduler"),
+    # Without Runge-Kutta steps, as Stable Diffusion has it; with them it needs four steps or more.
+    "pndm": _Kind("PNDMScheduler", {"skip_prk_steps": True}),
     "unipc": _Kind("UniPCMultistepScheduler"),
 }
 """The names that a request may give; an empty name is the base model's own scheduler.

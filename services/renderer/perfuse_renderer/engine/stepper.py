@@ -52,6 +52,7 @@ class Stepper:
         max_lanes: of its batch; halved whenever the device's memory does not suffice.
         buckets: numbers of lanes that batches are filled up to, the next one each; empty to
             leave them as they are.
+        clock: seconds.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class Stepper:
         max_lanes: int,
         *,
         buckets: Sequence[int] = (),
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.max_lanes = max_lanes
         self._base = base
         self._denoise = denoiser
         self._buckets = buckets
+        self._clock = clock
         self._kept: tuple[tuple[Picture, ...], Conditioning] | None = None
 
     @torch.no_grad()
@@ -76,7 +79,7 @@ class Stepper:
         that fails otherwise is stepped row by row, so that only the guilty fail.
         """
         rows = [place.row for place in places if place.row is not None]
-        began = time.perf_counter()
+        began = self._clock()
         try:
             prediction = self._predict(rows)
         except torch.OutOfMemoryError:
@@ -94,7 +97,7 @@ class Stepper:
                 stepped.failed.append((place, error))
             offset += lanes
         _wait_for(prediction)
-        stepped.seconds = time.perf_counter() - began
+        stepped.seconds = self._clock() - began
         return stepped
 
     def _predict(self, rows: Sequence[Row]) -> torch.Tensor:
@@ -127,10 +130,10 @@ class Stepper:
         # As a batch of rows comes: in memory of its own, timesteps as floats.
         latents = torch.cat([latents])
         timesteps = torch.zeros(len(latents), device=latents.device)
-        began = time.perf_counter()
+        began = self._clock()
         self._denoise(self._base, latents, timesteps, conditioning)
         _wait_for(latents)
-        return time.perf_counter() - began
+        return self._clock() - began
 
     def release(self) -> None:
         """Give memory back that no batch needs at present."""

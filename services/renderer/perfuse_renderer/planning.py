@@ -101,10 +101,12 @@ class Planner:
         found = await self._fetch(asker, placeholders(parts), settings, field)
         concepts = _planned(found, settings)
         cut = Prompt.of(_named(parts, found))
+        # The Registry's digests: an adapter's own costs as much as writing its file.
+        digests = {str(pooled.version.name): pooled.version.digest for pooled in found.values()}
         key = (
             cut,
             key_lock,
-            tuple((c.name, c.adapter.digest, c.bias, c.temperature) for c in concepts),
+            tuple((c.name, digests[c.name], c.bias, c.temperature) for c in concepts),
         )
         kept = self._plans.get(key)
         if kept is None:

@@ -75,7 +75,8 @@ def migrate(
 def token(
     tenant: Annotated[str, typer.Argument(help="Whose token: a tenant's id.")],
     role: Annotated[
-        list[str] | None, typer.Option(help="reader, publisher, admin, operator, delegate; repeatable.")
+        list[str] | None,
+        typer.Option(help="reader, publisher, admin, operator or delegate; repeatable."),
     ] = None,
     subject: Annotated[str, typer.Option(help="The person or service.")] = "admin",
     file: Annotated[

@@ -23,7 +23,8 @@ from perfuse.errors import (
     WrongShape,
 )
 from perfuse.method import soft_mask
-from perfuse_trainer.images import MASK_SUFFIX, TrainingPicture, fit
+from perfuse_trainer.images import TrainingPicture, fit
+from perfuse_trainer.intake import MASK_SUFFIX
 from perfuse_trainer.mask_source import MaskSource
 from perfuse_trainer.subject_attention import subject_attention
 from perfuse_trainer.templates import TEMPLATES

@@ -162,7 +162,8 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
 
 
 def _state(name: str) -> wire.TrainingRunState:
-    return wire.TrainingRunState.Value(f"TRAINING_RUN_STATE_{name}")
+    number: wire.TrainingRunState = wire.TrainingRunState.Value(f"TRAINING_RUN_STATE_{name}")
+    return number
 
 
 def _settings(value: RunSettings, *, exclusive: bool) -> wire.TrainingSettings:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, literal, select, update
 
 from perfuse.storage.database import AnyRow, Database
-from perfuse.storage.moments import now
+from perfuse.storage.moments import Moment, now
 from perfuse_trainer.claims import HELD, Claim
 from perfuse_trainer.endings import end, requeue
 from perfuse_trainer.events import append, state_news
@@ -145,9 +145,9 @@ class Queue:
                     fence=RUNS.c.fence + 1,
                     attempt=RUNS.c.attempt + 1,
                     worker=worker,
-                    lease_time=moment + self.lease,
+                    lease_time=moment + self._lease,
                     claim_time=moment,
-                    start_time=func.coalesce(RUNS.c.start_time, moment),
+                    start_time=func.coalesce(RUNS.c.start_time, literal(moment, Moment)),
                     update_time=moment,
                     revision=RUNS.c.revision + 1,
                 )
@@ -174,7 +174,7 @@ def _candidates(
     oldest = dict(connection.execute(waiting.group_by(RUNS.c.tenant)).tuples().all())
     if not oldest:
         return []
-    busy = dict(
+    busy: dict[str, int] = dict(
         connection.execute(
             select(RUNS.c.tenant, func.count())
             .where(RUNS.c.state.in_(HELD), RUNS.c.tenant.in_(oldest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -209,7 +210,7 @@ class Runs:
         once(self._database, mutation, "DeleteTrainingRun", [str(name)], type(None), work)
         self._vault.drop(mutation.tenant, left)
 
-    def events(self, tenant: str, name: TrainingRunName, uid: str, after: int) -> list[Event]:
+    def events(self, tenant: str, name: TrainingRunName, uid: str, after: int) -> Sequence[Event]:
         """Some events of a run with higher numbers than `after`, in their order.
 
         Args:

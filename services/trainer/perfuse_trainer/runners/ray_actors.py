@@ -61,17 +61,22 @@ class RayRunner:
         if not ray.is_initialized():
             join(address, "PERFUSE_TRAINER_RAY_ADDRESS")
         self._environment = dict(environment)
-        needs: dict[str, Any] = {"num_gpus": 1} if device.startswith("cuda") else {"num_cpus": 1}
-        self._made = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=3, **needs)(
-            WorkerActor
-        )
+        options: dict[str, Any] = {
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            # One for `work`, which lasts, and the others for calls beside it.
+            "max_concurrency": 3,
+            "num_gpus" if device.startswith("cuda") else "num_cpus": 1,
+        }
+        remote: Any = ray.remote
+        self._made = remote(**options)(WorkerActor)
         self._workers: dict[str, tuple[str, Any, Any]] = {}
         self._log = structlog.get_logger("perfuse_trainer.runners")
 
     def start(self, base_model_id: str) -> str:
         """See `Runner.start`."""
         worker_id = new_worker_id()
-        actor = self._made.remote(self._environment)  # type: ignore[attr-defined]
+        actor = self._made.remote(self._environment)
         ended = actor.work.remote(base_model_id, worker_id)
         self._workers[worker_id] = (base_model_id, actor, ended)
         self._log.info("worker_started", worker=worker_id, base_model=base_model_id)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, exists, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, select
 
 from perfuse.errors import NotFound
 from perfuse.names import ImageSetName, TenantName
@@ -23,9 +24,9 @@ _WITH_IMAGES = _SET.add_columns(
     IMAGES.c.file_name, IMAGES.c.digest, IMAGES.c.width, IMAGES.c.height, IMAGES.c.mask_blob
 ).outerjoin_from(IMAGE_SETS, IMAGES, IMAGES.c.image_set == IMAGE_SETS.c.id)
 _IMAGES = select(IMAGES).where(IMAGES.c.image_set == bindparam("image_set"))
-_USED = select(
-    exists().where(RUNS.c.image_set == bindparam("image_set"), RUNS.c.state.not_in(_ENDED))
-)
+_ITS_RUN = RUNS.c.image_set == bindparam("image_set")
+_HAD_RUN = select(exists().where(_ITS_RUN))
+_USED = select(exists().where(_ITS_RUN, RUNS.c.state.not_in(_ENDED)))
 
 
 def missing(name: ImageSetName | TenantName) -> NotFound:
@@ -69,6 +70,17 @@ def images_in(connection: Connection, image_set: int) -> list[AnyRow]:
 def is_used(connection: Connection, image_set: int) -> bool:
     """Whether a run that has not ended uses the set."""
     return bool(connection.execute(_USED, {"image_set": image_set}).scalar_one())
+
+
+def had_run(connection: Connection, image_set: int) -> bool:
+    """Whether a run uses the set or did, and was not deleted since."""
+    return bool(connection.execute(_HAD_RUN, {"image_set": image_set}).scalar_one())
+
+
+def due(moment: datetime) -> ColumnElement[bool]:
+    """Whether a set is to be emptied at that moment, since its time is over and nobody uses it."""
+    used = exists().where(RUNS.c.image_set == IMAGE_SETS.c.id, RUNS.c.state.not_in(_ENDED))
+    return and_(IMAGE_SETS.c.expire_time <= moment, IMAGE_SETS.c.emptied.is_(False), ~used)
 
 
 def image_set_of(row: AnyRow, images: Sequence[AnyRow] = ()) -> ImageSet:

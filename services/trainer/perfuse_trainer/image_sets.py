@@ -17,7 +17,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from perfuse.errors import AlreadyExists, ImageSetInUse, InvalidArgument
 from perfuse.names import ImageSetName, TenantName, check_id
-from perfuse.storage.database import Database
+from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.filters import Field, Kind
 from perfuse.storage.listing import Lists, Page, Query
 from perfuse.storage.moments import now
@@ -195,23 +195,20 @@ def release(connection: Connection, image_set: int) -> list[str]:
     Returns:
         Digests of files that no row names once the transaction is committed, for `Vault.drop`.
     """
-    chosen = select(IMAGE_SETS).where(IMAGE_SETS.c.id == image_set).with_for_update()
-    row = connection.execute(chosen).first()
-    moment = now()
-    if row is None or row.emptied or is_used(connection, row.id):
+    row = _locked(connection, image_set)
+    if row is None or (row.keep and row.expire_time > now()):
         return []
-    if row.keep and row.expire_time > moment:
-        return []
-    changed = update(IMAGE_SETS).where(IMAGE_SETS.c.id == row.id)
-    connection.execute(changed.values(emptied=True, revision=row.revision + 1, update_time=moment))
-    return _without_images(connection, row.id)
+    return _emptied(connection, row) or []
 
 
-def expire(connection: Connection, image_set: int, moment: datetime) -> list[str]:
-    """`release`, if the set's time was over at that moment; otherwise nothing happens."""
-    chosen = select(IMAGE_SETS.c.expire_time).where(IMAGE_SETS.c.id == image_set)
-    until = connection.execute(chosen.with_for_update()).scalar()
-    return release(connection, image_set) if until is not None and until <= moment else []
+def expire(connection: Connection, image_set: int, moment: datetime) -> list[str] | None:
+    """Empty a set whose time was over at that moment, unless a run uses it.
+
+    Returns:
+        As `release`, or None where the set is not to be emptied, or was before.
+    """
+    row = _locked(connection, image_set)
+    return _emptied(connection, row) if row is not None and row.expire_time <= moment else None
 
 
 def kept_pictures(database: Database, vault: Vault, image_set: int) -> list[TrainingPicture]:
@@ -236,6 +233,19 @@ def kept_pictures(database: Database, vault: Vault, image_set: int) -> list[Trai
         mask = None if row.mask_blob is None else vault.get(row.tenant, row.mask_blob)
         pictures.append(read_kept(data, row.file_name, mask=mask))
     return pictures
+
+
+def _locked(connection: Connection, image_set: int) -> AnyRow | None:
+    chosen = select(IMAGE_SETS).where(IMAGE_SETS.c.id == image_set)
+    return connection.execute(chosen.with_for_update()).first()
+
+
+def _emptied(connection: Connection, row: AnyRow) -> list[str] | None:
+    if row.emptied or is_used(connection, row.id):
+        return None
+    changed = update(IMAGE_SETS).where(IMAGE_SETS.c.id == row.id)
+    connection.execute(changed.values(emptied=True, revision=row.revision + 1, update_time=now()))
+    return _without_images(connection, row.id)
 
 
 def _without_images(connection: Connection, image_set: int) -> list[str]:

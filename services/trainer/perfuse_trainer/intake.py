@@ -46,7 +46,12 @@ def mask_name(name: str) -> str:
 
 
 def decode_picture(
-    intake: IntakeProcess, name: str, picture: Judged, mask: Judged | None = None
+    intake: IntakeProcess,
+    name: str,
+    picture: Judged,
+    mask: Judged | None = None,
+    *,
+    called: str | None = None,
 ) -> DecodedPicture:
     """Decode a picture, and its mask where it has one.
 
@@ -55,6 +60,7 @@ def decode_picture(
         name: Of the picture's file.
         picture: Its content.
         mask: Its mask's content.
+        called: What to call the mask in errors; by default `mask_name`.
 
     Returns:
         The picture; its `alpha` is the mask, or else its own alpha channel, or else None.
@@ -71,7 +77,7 @@ def decode_picture(
         )
     if mask is None:
         return decoded
-    called = mask_name(name)
+    called = mask_name(name) if called is None else called
     drawn = intake.decode(mask[0], called, mask[1], is_mask=True)
     if drawn.full_size != decoded.full_size:
         raise PictureRefused(

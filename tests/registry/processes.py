@@ -43,8 +43,8 @@ from perfuse.storage.blobs import BlobStore
 from perfuse.storage.blobs_directory import DirectoryBlobs
 from perfuse.storage.blobs_s3 import S3Blobs
 from perfuse.storage.database import AnyRow, Database
+from perfuse.storage.requests import Mutation
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
-from perfuse_registry.catalog.resources import Mutation
 from perfuse_registry.failpoints import VARIABLE
 from perfuse_registry.messages import described_base_model
 from perfuse_registry.registry import Registry

@@ -28,8 +28,8 @@ import perfuse_registry
 from perfuse.adapter import digest
 from perfuse.names import ConceptName
 from perfuse.storage.database import Database
+from perfuse.storage.requests import Mutation
 from perfuse.v1 import registry_pb2 as wire
-from perfuse_registry.catalog.resources import Mutation
 from perfuse_registry.failpoints import NAMES, Reached, arm, reach
 from perfuse_registry.registry import Registry
 from perfuse_registry.tables import BLOBS, LEASES, VERSIONS

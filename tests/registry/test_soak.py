@@ -25,7 +25,7 @@ import pytest
 from perfuse.adapter import digest
 from perfuse.errors import Aborted, NotFound, Unavailable
 from perfuse.names import ConceptName, VersionName
-from perfuse_registry.catalog.resources import Mutation
+from perfuse.storage.requests import Mutation
 from perfuse_registry.registry import Registry
 from perfuse_registry.tables import BLOBS, CONCEPTS, LEASES, VERSIONS
 from registry.processes import PAIRS, TENANT, Place, fresh_place, furnish

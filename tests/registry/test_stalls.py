@@ -16,8 +16,10 @@ from perfuse.errors import NotFound, Unavailable
 from perfuse.names import ConceptName
 from perfuse.storage.blobs_directory import DirectoryBlobs
 from perfuse.storage.database import Database
+from perfuse.storage.listing import Query
+from perfuse.storage.requests import Mutation
 from perfuse_registry import failpoints
-from perfuse_registry.catalog.resources import Mutation, Query, Version
+from perfuse_registry.catalog.resources import Version
 from perfuse_registry.registry import Registry
 from perfuse_registry.tables import BASE_MODELS, BLOBS, CONCEPTS, LEASES, VERSIONS
 from registry.processes import PAIRS, TENANT, Place, fresh_place, furnish

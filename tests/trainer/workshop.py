@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from sqlalchemy import insert, select
 from storage.databases import fresh_database
-from storage.stores import fresh_bucket
+from storage.stores import Bucket, fresh_bucket
 
 from perfuse.attach import BaseModel
 from perfuse.names import ConceptName, TenantName
@@ -70,6 +70,7 @@ class Workshop:
     blobs: BlobStore
     url: str
     home: Path
+    bucket: Bucket | None = None
     lease: timedelta = LEASE
     max_faults: int = 5
 
@@ -163,6 +164,17 @@ class Workshop:
         assert blob is not None, self.read(run)
         return self.trainer.vault.get(run.tenant, blob)
 
+    def store_environment(self) -> dict[str, str]:
+        """The settings of a Trainer that name the store."""
+        if self.bucket is None:
+            return {"PERFUSE_TRAINER_BLOB_DIRECTORY": str(self.home / "blobs")}
+        return {
+            "PERFUSE_TRAINER_S3_ENDPOINT": self.bucket.endpoint,
+            "PERFUSE_TRAINER_S3_BUCKET": self.bucket.bucket,
+            "PERFUSE_TRAINER_S3_ACCESS_KEY": self.bucket.access_key,
+            "PERFUSE_TRAINER_S3_SECRET_KEY": self.bucket.secret_key,
+        }
+
     def files(self) -> int:
         """How many the store holds."""
         return sum(1 for _ in self.blobs.listing())
@@ -181,12 +193,14 @@ class Workshop:
 def workshop(dialect: str, home: Path) -> Iterator[Workshop]:
     """SQLite with a directory, or PostgreSQL with a bucket."""
     with fresh_database(dialect, prepare=migrate) as url:
+        bucket = None
         if dialect == "sqlite":
             blobs: BlobStore = DirectoryBlobs(home / "blobs", max_bytes=MAX_BLOB_BYTES)
         else:
-            blobs = fresh_bucket().open(max_bytes=MAX_BLOB_BYTES)
+            bucket = fresh_bucket()
+            blobs = bucket.open(max_bytes=MAX_BLOB_BYTES)
         database = Database(url)
         try:
-            yield Workshop(Trainer(database, blobs), database, blobs, url, home)
+            yield Workshop(Trainer(database, blobs), database, blobs, url, home, bucket)
         finally:
             database.close()

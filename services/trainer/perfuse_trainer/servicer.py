@@ -14,14 +14,13 @@ from perfuse.names import BaseModelName, ConceptName, ImageSetName, TenantName, 
 from perfuse.serving.edge import Call, Edge
 from perfuse.serving.guard import rpc
 from perfuse.storage.listing import Query
-from perfuse.storage.requests import Mutation
 from perfuse.v1 import trainer_pb2 as wire
 from perfuse.v1.trainer_pb2_grpc import TrainerServiceServicer
 from perfuse_trainer import run_messages
-from perfuse_trainer.image_servicer import ImageSetServicer
-from perfuse_trainer.image_sets import ImageSets
+from perfuse_trainer.image_servicer import ImageSetServicer, mutation
 from perfuse_trainer.resources import Event, EventKind, RunState
-from perfuse_trainer.runs import RunOrder, Runs
+from perfuse_trainer.runs import RunOrder
+from perfuse_trainer.trainer import Trainer
 
 _WATCH_PAUSE = 0.25
 """Seconds between two looks for new events."""
@@ -31,8 +30,7 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
     """Answers the Trainer's calls; the caller's tenant comes from the edge.
 
     Args:
-        image_sets: rules.
-        runs: rules.
+        trainer: the rules.
         registry: asked with the caller's own credential what a run is to learn.
         base_models: ids of those that workers have.
         edge: of the server.
@@ -40,14 +38,14 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
 
     def __init__(
         self,
-        image_sets: ImageSets,
-        runs: Runs,
+        trainer: Trainer,
         registry: RegistryClient,
         base_models: Sequence[str],
         edge: Edge,
     ) -> None:
-        super().__init__(image_sets, edge)
-        self._runs, self._registry = runs, registry
+        self.edge = edge
+        self.image_sets, self.uploads = trainer.image_sets, trainer.uploads
+        self._runs, self._registry = trainer.runs, registry
         self._base_models = tuple(sorted(base_models))
 
     @rpc(role="publisher")
@@ -57,12 +55,12 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
         parent = TenantName.parse(request.parent, "parent")
         if parent.tenant != call.caller.tenant:
             raise _missing(parent)
-        mutation = _mutation(call, request.request_id)
+        asked = mutation(call, request.request_id)
         content = run_messages.content(request)
-        made = await call.in_thread(self._runs.earlier, mutation, content)
+        made = await call.in_thread(self._runs.earlier, asked, content)
         if made is None:
             order = await self._order(request, call)
-            made = await call.in_thread(self._runs.create, mutation, order, content)
+            made = await call.in_thread(self._runs.create, asked, order, content)
         return run_messages.run(made)
 
     @rpc
@@ -88,13 +86,13 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
         self, request: wire.CancelTrainingRunRequest, call: Call
     ) -> wire.TrainingRun:
         name = TrainingRunName.parse(request.name)
-        mutation = _mutation(call, request.request_id)
-        return run_messages.run(await call.in_thread(self._runs.cancel, mutation, name))
+        asked = mutation(call, request.request_id)
+        return run_messages.run(await call.in_thread(self._runs.cancel, asked, name))
 
     @rpc(role="publisher")
     async def DeleteTrainingRun(self, request: wire.DeleteTrainingRunRequest, call: Call) -> Empty:
         name = TrainingRunName.parse(request.name)
-        await call.in_thread(self._runs.delete, _mutation(call, request.request_id), name)
+        await call.in_thread(self._runs.delete, mutation(call, request.request_id), name)
         return Empty()
 
     @rpc
@@ -180,11 +178,6 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
 
 def _is_last(event: Event) -> bool:
     return event.kind is EventKind.STATE and RunState(event.body["state"]).is_final
-
-
-def _mutation(call: Call, request_id: str) -> Mutation:
-    # A UUID is the same in capitals.
-    return Mutation(call.caller.tenant, call.caller.subject, request_id.lower())
 
 
 def _missing(name: object) -> NotFound:

@@ -64,9 +64,7 @@ async def serve(settings: TrainerSettings) -> None:
             end_tracing()
 
         server = Server.from_settings(settings, edge, ready=ready)
-        servicer = TrainerServicer(
-            trainer.image_sets, trainer.runs, registry, list(directories), edge
-        )
+        servicer = TrainerServicer(trainer, registry, list(directories), edge)
         server.add(add_TrainerServiceServicer_to_server, servicer)
         server.on_close(close)
         foreman.start()

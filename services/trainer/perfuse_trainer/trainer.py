@@ -10,6 +10,7 @@ from perfuse_trainer.image_sets import ImageSets
 from perfuse_trainer.runs import Runs
 from perfuse_trainer.schema import SCHEMA, page_token_key
 from perfuse_trainer.service_settings import TrainerSettings
+from perfuse_trainer.uploads import Uploads
 from perfuse_trainer.vault import MAX_BLOB_BYTES, Vault
 
 
@@ -30,6 +31,7 @@ class Trainer:
         self.vault = Vault(blobs)
         lists = Lists(database, PageTokens(page_token_key(database)))
         self.image_sets = ImageSets(database, self.vault, lists)
+        self.uploads = Uploads(database, self.vault)
         self.runs = Runs(database, self.vault, lists)
 
     @classmethod

@@ -1,0 +1,219 @@
+"""Workers killed, foremen replaced, connections cut, at random moments: every run ends the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+import torch
+from bases import words_covariance
+from registry.processes import PAIRS, ServerProcess, fresh_place, start
+from registry.processes import _home as tokens_home
+from sqlalchemy.engine import make_url
+from storage.databases import postgres_server
+
+from perfuse.attach import BaseModel
+from perfuse.client.registry import RegistryClient
+from perfuse.errors import PerfuseError
+from perfuse.serving.identity import mint
+from perfuse.v1 import registry_pb2 as wire
+from perfuse_trainer.foreman import Foreman
+from perfuse_trainer.image_sets import kept_pictures
+from perfuse_trainer.publisher import Publisher
+from perfuse_trainer.resources import Run, RunState
+from perfuse_trainer.run_settings import RunSettings
+from perfuse_trainer.training import train
+from trainer.forging import ForgeRunner
+from trainer.workshop import BACKENDS, Workshop, workshop
+
+SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def model(tiny_sd15_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared tiny base on disk, as a worker loads it."""
+    home = tmp_path_factory.mktemp("models") / "tiny"
+    shutil.copytree(tiny_sd15_dir, home)
+    words_covariance(BaseModel.load(home)).write(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def base(model: Path) -> Iterator[BaseModel]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield BaseModel.load(model)
+    torch.set_num_threads(before)
+
+
+@dataclass
+class Installation:
+    """A Trainer without its front door, beside a real Registry."""
+
+    shop: Workshop
+    runner: ForgeRunner
+    registry: ServerProcess
+    authorization: str
+    concepts: list[str]
+
+    def foreman(self, client: RegistryClient) -> Foreman:
+        trainer = self.shop.trainer
+        return Foreman(
+            self.shop.queue,
+            self.runner,
+            Publisher(self.shop.database, trainer.vault, client, self.authorization),
+            trainer.vault,
+            lambda: None,
+            workers=2,
+            pack=1,
+            base_models=frozenset({"tiny"}),
+        )
+
+    def versions(self, concept: str) -> list[wire.Version]:
+        request = wire.ListVersionsRequest(parent=f"tenants/acme/concepts/{concept}")
+        return list(self.registry.stub().ListVersions(request).versions)
+
+    def adapter(self, version: str) -> bytes:
+        request = wire.DownloadAdapterRequest(name=version)
+        return bytes(self.registry.stub().DownloadAdapter(request).adapter)
+
+
+@contextmanager
+def installed(dialect: str, folder: Path, model: Path, base: BaseModel) -> Iterator[Installation]:
+    pair = PAIRS[BACKENDS.index(dialect)]
+    (folder / "registry").mkdir()
+    with workshop(dialect, folder) as shop, fresh_place(pair, folder / "registry") as place:
+        shop.lease, shop.max_faults = timedelta(seconds=1), 1000
+        registry = start(place)
+        token = mint(tokens_home() / "tokens", "platform", "trainer", ["delegate"])
+        stub = registry.stub()
+        stub.CreateBaseModel(
+            wire.CreateBaseModelRequest(
+                base_model_id="tiny",
+                base_model=wire.BaseModel(
+                    fingerprint=base.fingerprint,
+                    architecture=base.architecture,
+                    conditioning_width=base.conditioning_width,
+                    layers=[wire.Layer(name=each.name, width=each.width) for each in base.layers],
+                    encoders=[
+                        wire.Encoder(name=each.name, width=each.width) for each in base.encoders
+                    ],
+                ),
+            )
+        )
+        concepts = [f"concept-{index}" for index in range(4)]
+        for concept in concepts:
+            stub.CreateConcept(
+                wire.CreateConceptRequest(
+                    parent="tenants/acme",
+                    concept_id=concept,
+                    concept=wire.Concept(super_category="cat"),
+                )
+            )
+        runner = ForgeRunner(environment(shop, model))
+        try:
+            yield Installation(shop, runner, registry, f"Bearer {token}", concepts)
+        finally:
+            runner.close(5.0)
+            registry.kill()
+
+
+def environment(shop: Workshop, model: Path) -> dict[str, str]:
+    """A worker's settings; the lease is short, so that deaths are noticed soon."""
+    told = {
+        "PERFUSE_TRAINER_DATABASE_URL": shop.url,
+        "PERFUSE_TRAINER_BASE_MODELS": f"tiny={model}",
+        "PERFUSE_TRAINER_LEASE_SECONDS": "1",
+        "PERFUSE_TRAINER_PACK": "1",
+        "PERFUSE_TRAINER_CHECKPOINT_EVERY": "3",
+        "PERFUSE_TRAINER_IDLE_SECONDS": "0.5",
+        "PERFUSE_TRAINER_LOG_LEVEL": "error",
+    }
+    return told | shop.store_environment()
+
+
+def train_alone(shop: Workshop, base: BaseModel, run: Run) -> bytes:
+    key = shop.row(run).image_set
+    pictures = kept_pictures(shop.database, shop.trainer.vault, key)
+    return train(base, pictures, RunSettings.from_json(run.settings).training).to_bytes()
+
+
+def cut_connections(url: str) -> None:
+    """End every connection to a PostgreSQL database, as a failover does."""
+    name = make_url(url).database
+    server = postgres_server().set(drivername="postgresql")
+    with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as admin:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+        )
+
+
+@pytest.mark.parametrize("dialect", BACKENDS)
+def test_every_run_ends_with_the_bytes_of_an_undisturbed_one(
+    dialect: str, tmp_path: Path, model: Path, base: BaseModel
+) -> None:
+    lot = random.Random(7)
+    with installed(dialect, tmp_path, model, base) as there:
+        shop = there.shop
+        images = shop.image_set(keep=True)
+        runs = [
+            shop.run(base, images=images, concept=concept, steps=40, seed=index)
+            for index, concept in enumerate(there.concepts)
+        ]
+        expected = [train_alone(shop, base, run) for run in runs]
+        kills = asyncio.run(disturbed(there, runs, lot, dialect))
+        assert kills >= 8
+        for run, adapter in zip(runs, expected, strict=True):
+            found = shop.read(run)
+            assert found.state is RunState.SUCCEEDED, found
+            (version,) = there.versions(run.concept_id)
+            assert version.name == str(found.version)
+            assert there.adapter(version.name) == adapter
+            assert version.training_run == str(run.name)
+        # The images, which are kept; no checkpoint and no adapter.
+        assert shop.files() == 3
+
+
+async def disturbed(there: Installation, runs: list[Run], lot: random.Random, dialect: str) -> int:
+    """Let foremen turn until every run has ended, and kill whatever there is meanwhile."""
+    kills = 0
+    until = time.monotonic() + SECONDS
+    next_kill = time.monotonic() + lot.uniform(0.5, 2.0)
+    async with RegistryClient(there.registry.target) as client:
+        foreman = there.foreman(client)
+        while not all(there.shop.read(run).state.is_final for run in runs):
+            assert time.monotonic() < until, [there.shop.read(run) for run in runs]
+            with suppress(PerfuseError):
+                await foreman.turn()
+            if time.monotonic() > next_kill and kills < 12:
+                kills += disturb(there, lot, dialect)
+                next_kill = time.monotonic() + lot.uniform(0.1, 1.5)
+                if lot.random() < 0.3:
+                    # A Trainer that died and was started again knows nothing of the one before.
+                    foreman = there.foreman(client)
+            await asyncio.sleep(0.05)
+    return kills
+
+
+def disturb(there: Installation, lot: random.Random, dialect: str) -> int:
+    if dialect == "postgresql" and lot.random() < 0.3:
+        cut_connections(there.shop.url)
+        return 1
+    pids = there.runner.pids
+    if not pids:
+        return 0
+    with suppress(ProcessLookupError):
+        os.kill(lot.choice(pids), signal.SIGKILL)
+        return 1
+    return 0

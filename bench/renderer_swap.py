@@ -1,0 +1,204 @@
+"""(b) From another choice of concepts to a denoiser that is ready for its first step.
+
+Ours, with the adapter in memory and its name resolved: `Planner.plan` for a prompt that names
+another concept. "new" plans it: it encodes the prompt, edits, and projects keys and values of every
+layer. "kept" was planned before, and another concept's render came in between.
+
+Stock diffusers, on a denoiser of its own, with rank-4 LoRAs on every K and V on the local disk:
+
+- "load": `load_lora_weights` and `set_adapters` of a LoRA that was not loaded before; the one
+  before it is deleted outside the measured time.
+- "hotswap": `load_lora_weights(hotswap=True)`, its quickest way to take another one from disk.
+- "set": `set_adapters` between LoRAs that are all loaded already, which slow no step down only
+  while they are few.
+- "encode": its text encoder on the same prompt, without guidance.
+
+What both need alike before a step, noise and a scheduler, is on neither side; nor is the step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from diffusers.utils import logging
+
+from bench.renderer_bases import LORA_RANK, Shelf, concept, stock_pipeline, write_lora
+from bench.renderer_figures import Step, median, median_ratio
+from perfuse.attach import BaseModel
+from perfuse.names import ConceptName
+from perfuse_renderer.planning import Asker, PlannedPrompt, Planner
+from perfuse_renderer.pool import AdapterPool
+
+RESIDENT = 8
+"""LoRAs that the peer holds for "set"."""
+
+PROMPT = "a photo of {} at night"
+_ASKER = Asker("bench", "Bearer none")
+
+
+class Ours:
+    """A planner over a shelf of concepts, as a server has it: a loop and its threads stay.
+
+    Args:
+        base: the base model.
+        count: of concepts, `<c0>`, `<c1>`, ...
+
+    Attributes:
+        keeping: keeps every plan.
+        forgetting: keeps a plan until the next one comes, so that it plans every prompt anew.
+    """
+
+    def __init__(self, base: BaseModel, count: int) -> None:
+        shelf = Shelf(base, [concept(base, seed) for seed in range(count)])
+        self._pool = AdapterPool(shelf)
+        self._runner = asyncio.Runner()
+        self.keeping = Planner(base, self._pool)
+        self.forgetting = Planner(base, self._pool, max_bytes=1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.close()
+
+    def plan(self, planner: Planner, index: int) -> tuple[float, PlannedPrompt]:
+        """Plan a prompt that names concept `index`: seconds, and the plan."""
+        return self._runner.run(self._plan(planner, index))
+
+    async def _plan(self, planner: Planner, index: int) -> tuple[float, PlannedPrompt]:
+        name = ConceptName(_ASKER.tenant, f"c{index}").version("latest")
+        # Resolves the name, and brings the adapter into memory the first time.
+        await self._pool.get(_ASKER.tenant, name, _ASKER.authorization)
+        began = time.perf_counter()
+        made = await planner.plan(_ASKER, PROMPT.format(f"<c{index}>"), {}, None)
+        return time.perf_counter() - began, made
+
+
+class Theirs:
+    """Stock pipelines and a folder of LoRAs.
+
+    Args:
+        base: the base model whose parts they use.
+        folder: for the files.
+        count: of LoRAs.
+    """
+
+    def __init__(self, base: BaseModel, folder: Path, count: int) -> None:
+        self.pipeline = stock_pipeline(base)
+        self._files = [write_lora(base, folder, seed) for seed in range(count)]
+
+    def load(self, index: int, name: str, **arguments: Any) -> None:
+        """Load a LoRA from disk under `name`, and choose it."""
+        file = self._files[index]
+        self.pipeline.load_lora_weights(
+            str(file.parent),
+            weight_name=file.name,
+            adapter_name=name,
+            local_files_only=True,
+            **arguments,
+        )
+        if not arguments:
+            self.pipeline.set_adapters([name])
+
+    def encode(self, index: int) -> None:
+        """Encode a prompt as the pipeline does."""
+        with torch.no_grad():
+            self.pipeline.encode_prompt(PROMPT.format(index), "cpu", 1, False)
+
+    def reset(self) -> None:
+        """Take every LoRA off."""
+        self.pipeline.unload_lora_weights()
+
+
+def measure(base: BaseModel, rounds: int, advance: Step) -> dict[str, Any]:
+    """Medians in ms and ratios.
+
+    Args:
+        base: the base model.
+        rounds: in each of which every contender has one turn.
+        advance: told after every round.
+    """
+    count = rounds + 2
+    seconds: dict[str, list[float]] = {
+        name: [] for name in ("new", "kept", "load", "hotswap", "set", "encode")
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix="perfuse-bench-") as home,
+        without_remarks(),
+        Ours(base, count) as ours,
+    ):
+        theirs = Theirs(base, Path(home), max(count, RESIDENT))
+        for index in range(2):
+            ours.plan(ours.keeping, index)
+        for turn in range(rounds + 1):
+            found = {
+                "new": ours.plan(ours.forgetting, turn)[0],
+                "kept": ours.plan(ours.keeping, turn % 2)[0],
+                **_their_turn(theirs, turn),
+            }
+            # The first round touches everything once and counts for nothing.
+            if turn:
+                for name, spent in found.items():
+                    seconds[name].append(spent)
+            advance()
+    return {
+        "rounds": rounds,
+        "lora": {"rank": LORA_RANK, "on": "every K and V", "resident": RESIDENT},
+        "median_ms": {name: round(1000 * median(times), 3) for name, times in seconds.items()},
+        "ratio": {
+            "kept / load": _ratio(seconds, "kept", "load"),
+            "kept / hotswap": _ratio(seconds, "kept", "hotswap"),
+            "new / (load + encode)": _ratio(seconds, "new", "load", "encode"),
+            "new / (hotswap + encode)": _ratio(seconds, "new", "hotswap", "encode"),
+            "new / (set + encode)": _ratio(seconds, "new", "set", "encode"),
+            "new / load": _ratio(seconds, "new", "load"),
+        },
+    }
+
+
+@contextmanager
+def without_remarks() -> Iterator[None]:
+    """diffusers remarks on every LoRA that changes no text encoder, peft on every second one."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _their_turn(theirs: Theirs, turn: int) -> dict[str, float]:
+    """Each of the peer's ways once, beginning and ending without a LoRA."""
+    theirs.load(turn, "before")
+    found = {"load": _timed(lambda: theirs.load(turn + 1, "after"))}
+    theirs.reset()
+    theirs.load(turn, "only")
+    found["hotswap"] = _timed(lambda: theirs.load(turn + 1, "only", hotswap=True))
+    theirs.reset()
+    found["encode"] = _timed(lambda: theirs.encode(turn))
+    for index in range(RESIDENT):
+        theirs.load(index, f"resident-{index}")
+    found["set"] = _timed(lambda: theirs.pipeline.set_adapters([f"resident-{turn % RESIDENT}"]))
+    theirs.reset()
+    return found
+
+
+def _ratio(seconds: dict[str, list[float]], ours: str, *theirs: str) -> float:
+    sums = [sum(parts) for parts in zip(*(seconds[name] for name in theirs), strict=True)]
+    return round(median_ratio(seconds[ours], sums), 5)
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

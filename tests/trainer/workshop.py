@@ -26,7 +26,7 @@ from perfuse.storage.blobs_directory import DirectoryBlobs
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.requests import Mutation
 from perfuse_trainer.claims import Claims
-from perfuse_trainer.resources import Event, ImageSet, Run
+from perfuse_trainer.resources import Event, ImageSet, Run, RunState
 from perfuse_trainer.run_queue import Queue
 from perfuse_trainer.run_settings import RunSettings
 from perfuse_trainer.runs import RunOrder
@@ -150,6 +150,10 @@ class Workshop:
 
     def read(self, run: Run) -> Run:
         return self.trainer.runs.get(run.tenant, run.name)
+
+    def read_state(self, uid: str) -> RunState:
+        chosen = select(RUNS.c.state).where(RUNS.c.uid == uid)
+        return RunState(self.database.read(lambda c: c.execute(chosen).scalar_one()))
 
     def events(self, run: Run) -> list[Event]:
         return self.trainer.runs.events(run.tenant, run.name, run.uid, 0)

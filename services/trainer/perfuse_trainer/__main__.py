@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -118,8 +117,10 @@ def work(
         signal.signal(number, lambda *_: stop.set())
 
     def watch() -> None:
-        # Whoever started us holds the other end, and lets go of it even when killed.
-        sys.stdin.buffer.read()
+        # Whoever started us holds the other end, and lets go of it even when killed. Not through
+        # `sys.stdin`, whose lock the interpreter would miss at its end.
+        while os.read(0, 1024):
+            pass
         stop.set()
 
     threading.Thread(target=watch, name="perfuse-parent", daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,9 @@ from sqlalchemy.exc import DBAPIError
 
 from perfuse.errors import FailedPrecondition, InvalidArgument, WrongRevision
 from perfuse.storage.database import Database
+
+# It tells of every look at the revision, and readiness looks every few seconds.
+logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 
 
 class Schema:

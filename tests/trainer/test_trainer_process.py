@@ -1,0 +1,328 @@
+"""The Trainer as processes, on either runner: killed anywhere, it loses and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import psutil
+import pytest
+import torch
+from bases import load_prepared, words_covariance
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from registry.processes import Place, ServerProcess, fresh_place, start
+from registry.processes import _home as tokens_home
+
+from perfuse.adapter import Adapter, digest
+from perfuse.attach import BaseModel
+from perfuse.serving.identity import mint
+from perfuse.v1 import registry_pb2
+from perfuse.v1 import trainer_pb2 as wire
+from perfuse.v1.trainer_pb2_grpc import TrainerServiceStub
+from perfuse_trainer.images import read_picture
+from perfuse_trainer.settings import TrainingSettings
+from perfuse_trainer.training import train
+from trainer.workshop import picture
+
+SECONDS = 120.0
+RUNNERS = ("local", "ray")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_sd15_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("models") / "tiny"
+    shutil.copytree(tiny_sd15_dir, home)
+    words_covariance(BaseModel.load(home)).write(home)
+    return home
+
+
+@dataclass
+class Platform:
+    """A Registry, and a Trainer that comes and goes.
+
+    Attributes:
+        mark: in the environment of every process of the Trainer's, by which to find what is left.
+    """
+
+    home: Path
+    registry: ServerProcess
+    environment: dict[str, str]
+    metadata: Any
+    base: BaseModel
+    mark: str = field(default_factory=lambda: uuid4().hex)
+    server: subprocess.Popen[bytes] | None = None
+    channel: Any = None
+
+    def begin(self) -> None:
+        """Start the Trainer, and wait until it answers."""
+        log = self.home / "trainer.log"
+        with log.open("ab") as out:
+            self.server = subprocess.Popen(
+                [sys.executable, "-m", "perfuse_trainer", "serve", "--migrate"],
+                env=os.environ | self.environment | {"PERFUSE_TEST_MARK": self.mark},
+                stdout=out,
+                stderr=out,
+            )
+        target = self.environment["PERFUSE_TRAINER_BIND"]
+        self.channel = grpc.insecure_channel(
+            target, options=[("grpc.use_local_subchannel_pool", 1)]
+        )
+        health = health_pb2_grpc.HealthStub(self.channel)
+
+        def serving() -> bool:
+            assert self.server is not None
+            assert self.server.poll() is None, log.read_text()[-4000:]
+            try:
+                answer = health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+            except grpc.RpcError:
+                return False
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+        wait_until(serving, log)
+
+    def call(self, name: str, request: Any) -> Any:
+        stub = TrainerServiceStub(self.channel)
+        return getattr(stub, name)(request, metadata=self.metadata, timeout=60)
+
+    def run(self, name: str) -> wire.TrainingRun:
+        return self.call("GetTrainingRun", wire.GetTrainingRunRequest(name=name))  # type: ignore[no-any-return]
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that the Trainer started and that still runs, itself included."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get("PERFUSE_TEST_MARK") == self.mark
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """Processes that train."""
+        found = []
+        for process in self.processes():
+            try:
+                line = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            if "ray::WorkerActor" in line or "perfuse_trainer work" in line:
+                found.append(process)
+        return found
+
+    def kill(self) -> None:
+        """End the Trainer's server as the kernel would, and see all that it started go."""
+        assert self.server is not None
+        self.server.kill()
+        self.server.wait()
+        self.channel.close()
+        self.wait_until_gone()
+
+    def wait_until_gone(self) -> None:
+        wait_until(lambda: not self.processes(), self.home / "trainer.log")
+
+
+def wait_until(true: Callable[[], object], log: Path, seconds: float = SECONDS) -> None:
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, log.read_text()[-4000:]
+        time.sleep(0.05)
+
+
+@pytest.fixture(params=RUNNERS)
+def platform(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> Iterator[Platform]:
+    (tmp_path / "registry").mkdir()
+    with (
+        fresh_place("sqlite+directory", tmp_path / "registry") as place,
+        furnished(place, model) as (registry, base),
+    ):
+        yield from _platform(request.param, model, tmp_path, registry, base)
+
+
+@contextmanager
+def furnished(place: Place, model: Path) -> Iterator[tuple[ServerProcess, BaseModel]]:
+    base = load_prepared(model)
+    registry = start(place)
+    stub = registry.stub()
+    described = registry_pb2.BaseModel(
+        fingerprint=base.fingerprint,
+        architecture=base.architecture,
+        conditioning_width=base.conditioning_width,
+        layers=[registry_pb2.Layer(name=each.name, width=each.width) for each in base.layers],
+        encoders=[registry_pb2.Encoder(name=each.name, width=each.width) for each in base.encoders],
+    )
+    stub.CreateBaseModel(
+        registry_pb2.CreateBaseModelRequest(base_model_id="tiny", base_model=described)
+    )
+    stub.CreateConcept(
+        registry_pb2.CreateConceptRequest(
+            parent="tenants/acme",
+            concept_id="tom",
+            concept=registry_pb2.Concept(super_category="cat"),
+        )
+    )
+    try:
+        yield registry, base
+    finally:
+        registry.kill()
+
+
+def _platform(
+    runner: str, model: Path, home: Path, registry: ServerProcess, base: BaseModel
+) -> Iterator[Platform]:
+    tokens = tokens_home() / "tokens"
+    delegate = mint(tokens, "platform", "trainer", ["delegate"])
+    publisher = mint(tokens, "acme", "paula", ["publisher"])
+    environment = {
+        "PERFUSE_TRAINER_BIND": f"127.0.0.1:{free_port()}",
+        "PERFUSE_TRAINER_DATABASE_URL": f"sqlite:///{home / 'trainer.db'}",
+        "PERFUSE_TRAINER_BLOB_DIRECTORY": str(home / "files"),
+        "PERFUSE_TRAINER_BASE_MODELS": f"tiny={model}",
+        "PERFUSE_TRAINER_REGISTRY": registry.target,
+        "PERFUSE_TRAINER_REGISTRY_TOKEN": delegate,
+        "PERFUSE_TRAINER_TOKEN_FILE": str(tokens),
+        "PERFUSE_TRAINER_RUNNER": runner,
+        "PERFUSE_TRAINER_LEASE_SECONDS": "2",
+        "PERFUSE_TRAINER_PACK": "1",
+        "PERFUSE_TRAINER_CHECKPOINT_EVERY": "5",
+        "OMP_NUM_THREADS": "1",
+    }
+    platform = Platform(
+        home, registry, environment, (("authorization", f"Bearer {publisher}"),), base
+    )
+    platform.begin()
+    try:
+        yield platform
+    finally:
+        for process in platform.processes():
+            process.kill()
+        assert platform.server is not None
+        platform.server.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def upload(platform: Platform) -> str:
+    """A set of three pictures, kept, sent as a caller sends them."""
+    made = platform.call(
+        "CreateImageSet",
+        wire.CreateImageSetRequest(parent="tenants/acme", image_set=wire.ImageSet(keep=True)),
+    )
+
+    def parts() -> Iterator[wire.UploadImagesRequest]:
+        yield wire.UploadImagesRequest(image_set=made.name)
+        for index in range(3):
+            data = picture(index)
+            yield wire.UploadImagesRequest(
+                header=wire.ImageHeader(
+                    file_name=f"{index}.png", digest=digest(data), size_bytes=len(data)
+                )
+            )
+            yield wire.UploadImagesRequest(chunk=data)
+
+    assert len(platform.call("UploadImages", parts()).images) == 3
+    return str(made.name)
+
+
+def queue(platform: Platform, image_set: str, steps: int) -> wire.TrainingRun:
+    return platform.call(  # type: ignore[no-any-return]
+        "CreateTrainingRun",
+        wire.CreateTrainingRunRequest(
+            parent="tenants/acme",
+            training_run=wire.TrainingRun(
+                concept="tenants/acme/concepts/tom",
+                image_set=image_set,
+                settings=wire.TrainingSettings(steps=steps, batch=2, validate_every=10, seed=3),
+            ),
+        ),
+    )
+
+
+def test_killed_anywhere_it_loses_nothing_and_leaves_nothing(platform: Platform) -> None:
+    log = platform.home / "trainer.log"
+    image_set = upload(platform)
+    run = queue(platform, image_set, steps=120)
+
+    # A worker dies.
+    wait_until(lambda: platform.run(run.name).step >= 10, log)
+    (worker,) = platform.workers()
+    worker.kill()
+    wait_until(lambda: platform.run(run.name).attempt >= 2, log)
+    heard = platform.run(run.name).last_sequence
+
+    # The server dies, and everything that it started with it; another one goes on.
+    platform.kill()
+    platform.begin()
+    events = list(
+        TrainerServiceStub(platform.channel).WatchTrainingRun(
+            wire.WatchTrainingRunRequest(name=run.name, after_sequence=heard),
+            metadata=platform.metadata,
+            timeout=SECONDS,
+        )
+    )
+    assert [event.sequence for event in events] == list(range(heard + 1, heard + 1 + len(events)))
+    assert events[-1].state_change.state == wire.TRAINING_RUN_STATE_SUCCEEDED, events[-1]
+
+    done = platform.run(run.name)
+    stub = platform.registry.stub()
+    listed = stub.ListVersions(registry_pb2.ListVersionsRequest(parent="tenants/acme/concepts/tom"))
+    (version,) = listed.versions
+    assert version.name == done.version == events[-1].state_change.version
+    assert version.training_run == run.name
+    data = stub.DownloadAdapter(registry_pb2.DownloadAdapterRequest(name=version.name)).adapter
+    assert data == alone(platform.base, steps=120)
+    assert Adapter.from_bytes(data).metadata.placeholder == "tom"
+
+    # A cancelled run frees its worker, which stays for the next one.
+    endless = queue(platform, image_set, steps=20_000)
+    wait_until(lambda: platform.run(endless.name).step >= 3, log)
+    platform.call("CancelTrainingRun", wire.CancelTrainingRunRequest(name=endless.name))
+    cancelled = wire.TRAINING_RUN_STATE_CANCELLED
+    wait_until(lambda: platform.run(endless.name).state == cancelled, log)
+
+    # Told to end, it has the worker keep what it has.
+    again = queue(platform, image_set, steps=20_000)
+    wait_until(lambda: platform.run(again.name).step >= 3, log)
+    assert platform.server is not None
+    platform.server.send_signal(signal.SIGTERM)
+    assert platform.server.wait(SECONDS) == 0
+    platform.wait_until_gone()
+    platform.begin()
+    kept = platform.run(again.name)
+    assert kept.step >= 3
+    platform.call("CancelTrainingRun", wire.CancelTrainingRunRequest(name=again.name))
+    wait_until(lambda: platform.run(again.name).state == cancelled, log)
+    # Three images of a set that is kept.
+    left = [path for path in (platform.home / "files").rglob("*") if path.is_file()]
+    assert len(left) == 3
+
+
+def alone(base: BaseModel, steps: int) -> bytes:
+    """What the run gives without any service."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    settings = TrainingSettings(
+        super_category="cat", placeholder="tom", steps=steps, batch=2, validate_every=10, seed=3
+    )
+    pictures = [read_picture(picture(index), f"{index}.png") for index in range(3)]
+    try:
+        return train(base, pictures, settings).to_bytes()
+    finally:
+        torch.set_num_threads(before)

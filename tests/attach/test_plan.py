@@ -88,7 +88,7 @@ def test_keys_and_values_are_the_papers(double_base: BaseModel, lock: KeyLock) -
     made = plan(base, TEXT, concepts, key_lock=lock)
     # The super-category prompt, written out, and which of its positions each position looks at.
     written = encode(base, WRITTEN).encodings[0]
-    assert made.tokens.placeholders == ((4, "tom"), (6, "teddy"), (8, "hat"), (11, "tom"))
+    assert made.chunks[0].placeholders == ((4, "tom"), (6, "teddy"), (8, "hat"), (11, "tom"))
     shifted = [position if position < 6 else min(position + 1, 76) for position in range(77)]
     for index, layer in enumerate(base.layers):
         values = [concept.adapter.value_outputs()[index] for concept in concepts]

@@ -7,8 +7,15 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from perfuse.attach import BaseModel, ConditioningPlan, Named, PlannedConcept, Prompt, plan
-from perfuse.attach.plan import gate_parameters
+from perfuse.attach import (
+    BaseModel,
+    ConditioningPlan,
+    Named,
+    PlannedConcept,
+    Prompt,
+    gate_parameters,
+    plan,
+)
 from perfuse.errors import BaseModelMismatch, InvalidArgument
 from perfuse.method import KeyLock
 from perfuse.names import VersionName

@@ -6,17 +6,20 @@ model is changed on the way.
 """
 
 from perfuse.attach.base_model import BaseModel, TextEncoder
+from perfuse.attach.chunks import MAX_CHUNKS, Chunks, split, with_super_categories
 from perfuse.attach.conditioning import Conditioning, concatenate
 from perfuse.attach.covariance_asset import CovarianceAsset
 from perfuse.attach.encoding import (
     Encoding,
     encode,
+    encode_chunks,
     encode_tokens,
     super_category_encodings,
     tokenise,
 )
 from perfuse.attach.layers import CrossAttentionLayer, cross_attention_layers
-from perfuse.attach.plan import ConditioningPlan, PlannedConcept, plan, stack, unconditional
+from perfuse.attach.plan import ConditioningPlan, plan, stack, unconditional
+from perfuse.attach.planned_concept import PlannedConcept, gate_parameters
 from perfuse.attach.prepare import prepare
 from perfuse.attach.processor import Attachment, attach, is_attached
 from perfuse.attach.projection import (
@@ -30,13 +33,16 @@ from perfuse.attach.projection import (
     split_outputs,
     strength,
 )
-from perfuse.attach.prompt import Named, Prompt, Slot, Tokens
+from perfuse.attach.prompt import Named, Prompt
 from perfuse.attach.render import denoise, generate
 from perfuse.attach.silence import silence_loading
+from perfuse.attach.tokens import Slot, Tokens
 
 __all__ = [
+    "MAX_CHUNKS",
     "Attachment",
     "BaseModel",
+    "Chunks",
     "Conditioning",
     "ConditioningPlan",
     "CovarianceAsset",
@@ -56,7 +62,9 @@ __all__ = [
     "denoise",
     "edited_projections",
     "encode",
+    "encode_chunks",
     "encode_tokens",
+    "gate_parameters",
     "generate",
     "initial_value_outputs",
     "is_attached",
@@ -66,10 +74,12 @@ __all__ = [
     "plan",
     "prepare",
     "silence_loading",
+    "split",
     "split_outputs",
     "stack",
     "strength",
     "super_category_encodings",
     "tokenise",
     "unconditional",
+    "with_super_categories",
 ]

@@ -188,7 +188,7 @@ class BaseModel:
 
     @property
     def positions(self) -> int:
-        """M, the number of positions in every prompt, padding included."""
+        """M, the number of positions of a text, padding included; of each chunk of a long one."""
         return int(self.encoders[0].tokenizer.model_max_length)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from perfuse.attach.projection import Projections
-from perfuse.errors import InvalidArgument
+from perfuse.errors import InvalidArgument, WrongShape
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +45,15 @@ def concatenate(parts: Sequence[Conditioning]) -> Conditioning:
 
     Raises:
         InvalidArgument: nothing is given.
+        WrongShape: rows of different lengths.
     """
     if not parts:
         raise InvalidArgument("no conditioning is given; a batch has at least one row")
+    if len(lengths := {part.encodings.shape[1] for part in parts}) > 1:
+        raise WrongShape(
+            f"rows of {', '.join(map(str, sorted(lengths)))} positions; a batch has rows of one "
+            "length, so plan all of its prompts with the same min_chunks"
+        )
     pooled = [part.pooled for part in parts if part.pooled is not None]
     return Conditioning(
         keys=tuple(torch.cat(layer) for layer in zip(*(part.keys for part in parts), strict=True)),

@@ -17,7 +17,8 @@ from transformers.masking_utils import create_causal_mask
 
 from perfuse import method
 from perfuse.attach.base_model import BaseModel, TextEncoder
-from perfuse.attach.prompt import Prompt, Tokens
+from perfuse.attach.prompt import Prompt
+from perfuse.attach.tokens import Tokens
 from perfuse.errors import InvalidArgument, WrongShape
 
 Embeddings = Mapping[str, Mapping[str, torch.Tensor]]
@@ -124,35 +125,55 @@ def encode_tokens(
     return Encoding(joined, pooled, tuple(prompts))
 
 
+def encode_chunks(
+    base: BaseModel, chunks: Sequence[Tokens], embeddings: Embeddings | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Encode the chunks of one prompt, each as a text of its own.
+
+    Args:
+        base: the base model.
+        chunks: k tokenised texts of M positions.
+        embeddings: word embeddings for every placeholder named.
+
+    Returns:
+        Their encodings one after the other [1, k·M, d]; and the pooled encoding [1, p] of the
+        first, where the denoiser reads one (SDXL), else None.
+
+    Raises:
+        WrongShape, InvalidArgument: as `encode_tokens`.
+    """
+    encoding = encode_tokens(base, chunks, [embeddings or {}] * len(chunks))
+    pooled = None if encoding.pooled is None else encoding.pooled[:1]
+    return encoding.encodings.flatten(0, 1)[None], pooled
+
+
 def super_category_encodings(
-    base: BaseModel, prompt: Prompt, tokens: Tokens, super_categories: Mapping[str, str]
-) -> tuple[torch.Tensor, tuple[tuple[int, ...], ...]]:
+    base: BaseModel, chunks: Sequence[Tokens], replaced: Sequence[Tokens]
+) -> torch.Tensor:
     """GLOBAL's view of a prompt: every placeholder replaced by its super-category (paper Sec. 4.2).
 
     Args:
         base: the base model.
-        prompt: the concept prompt.
-        tokens: the same, tokenised.
-        super_categories: placeholder's name → super-category.
+        chunks: k chunks of the concept prompt, of M positions each.
+        replaced: the same with the super-categories written out (`with_super_categories`).
 
     Returns:
-        Encodings [1, M, d] of the super-category prompt, gathered so that row m belongs to position
-        m of the concept prompt (`method.key_positions`); and that prompt's token ids.
-
-    Raises:
-        PromptRefused: it is too long with the super-categories written out.
+        Encodings [1, k·M, d] of the super-category prompt, gathered so that row m belongs to
+        position m of the concept prompt (`method.key_positions`).
     """
-    replaced = tokenise(base, prompt.with_super_categories(super_categories))
-    encodings = encode_tokens(base, [replaced]).encodings
-    positions = method.key_positions(
-        encodings.shape[1],
-        [
-            (slot.position, other.sub_tokens)
-            for slot, other in zip(tokens.slots, replaced.slots, strict=True)
-        ],
-        device=base.device,
-    )
-    return encodings[:, positions], replaced.ids
+    encodings, _ = encode_chunks(base, replaced)
+    gathered = []
+    for index, (tokens, other) in enumerate(zip(chunks, replaced, strict=True)):
+        positions = method.key_positions(
+            base.positions,
+            [
+                (slot.position, written.sub_tokens)
+                for slot, written in zip(tokens.slots, other.slots, strict=True)
+            ],
+            device=base.device,
+        )
+        gathered.append(encodings[:, index * base.positions + positions])
+    return torch.cat(gathered, dim=1)
 
 
 def _word_embeddings(

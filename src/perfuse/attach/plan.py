@@ -15,45 +15,34 @@ from typing import Any
 
 import torch
 
-from perfuse.adapter import Adapter
 from perfuse.attach.base_model import BaseModel
+from perfuse.attach.chunks import Chunks, split, with_super_categories
 from perfuse.attach.conditioning import Conditioning, concatenate
-from perfuse.attach.encoding import encode_tokens, super_category_encodings, tokenise
+from perfuse.attach.encoding import encode_chunks, super_category_encodings
+from perfuse.attach.planned_concept import (
+    PlannedConcept,
+    common_lock,
+    gate_parameters,
+    key_output,
+    require_base,
+)
 from perfuse.attach.projection import (
     Projections,
     edited_projections,
-    locked_key_outputs,
     plain_projections,
     strength,
 )
-from perfuse.attach.prompt import Prompt, Tokens
+from perfuse.attach.prompt import Prompt
+from perfuse.attach.tokens import Tokens
 from perfuse.errors import BaseModelMismatch, InvalidArgument, PromptRefused
 from perfuse.method import KeyLock
-
-RENDER_BIAS = {KeyLock.LOCAL: 0.70, KeyLock.TRAINED_K: 0.70, KeyLock.GLOBAL: 0.55}
-"""Bias of the gate where neither the request nor the adapter says one."""
-
-
-@dataclass(frozen=True, eq=False)
-class PlannedConcept:
-    """One concept of a prompt.
-
-    Attributes:
-        name: as the prompt names it, without angle brackets.
-        adapter: what was learned; for the plan's base model.
-        bias: of the gate; None takes the adapter's suggestion (LOCAL, TRAINED_K) or 0.55 (GLOBAL).
-        temperature: of the gate; None takes the adapter's suggestion.
-    """
-
-    name: str
-    adapter: Adapter
-    bias: float | None = None
-    temperature: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ConditioningPlan:
     """What the denoiser reads of one prompt, at every step; compare plans by `digest`.
+
+    M stands for all positions: those of one text, or of every chunk of a long one.
 
     Attributes:
         keys: per layer in the declared order [M, d_l].
@@ -62,7 +51,7 @@ class ConditioningPlan:
         pooled: [p] where the denoiser reads a pooled encoding (SDXL), else None.
         similarity: name → s [M], how strongly each concept is on at each position.
         gate: name → σ [M].
-        tokens: the tokenised prompt.
+        chunks: the tokenised prompt; one text, or several where it was split.
         key_lock: how the keys were computed; None where the prompt names no concept.
         base_model: fingerprint.
         digest: "sha256:..." over everything that decides the tensors but their dtype and device:
@@ -75,7 +64,7 @@ class ConditioningPlan:
     pooled: torch.Tensor | None
     similarity: Mapping[str, torch.Tensor]
     gate: Mapping[str, torch.Tensor]
-    tokens: Tokens
+    chunks: tuple[Tokens, ...]
     key_lock: KeyLock | None
     base_model: str
     digest: str
@@ -98,6 +87,8 @@ def plan(
     concepts: Sequence[PlannedConcept] = (),
     *,
     key_lock: KeyLock | None = None,
+    max_chunks: int = 1,
+    min_chunks: int = 1,
 ) -> ConditioningPlan:
     """Encode a prompt, edit it and project it.
 
@@ -107,6 +98,10 @@ def plan(
         concepts: in any order; the result does not depend on it.
         key_lock: LOCAL, GLOBAL or TRAINED_K. None takes the lock that the adapters were trained
             with, which must then be one.
+        max_chunks: how many chunks a prompt longer than the text encoder reads may be split into
+            (`chunks.split`); 1 refuses it.
+        min_chunks: chunks that the plan shall have at least, as one that is compared with it does;
+            the empty prompt stands in those that are lacking.
 
     Raises:
         PromptRefused: a placeholder without concept, a concept that is not named, or too long.
@@ -132,13 +127,17 @@ def plan(
         )
     named = [given[name] for name in parsed.names]
     for concept in named:
-        _require_base(base, concept)
-    tokens = tokenise(base, parsed)
+        require_base(base, concept)
+    lock = common_lock(named, key_lock)
+    supers = {concept.name: concept.adapter.metadata.super_category for concept in named}
+    written_out = supers if lock is KeyLock.GLOBAL else None
+    chunks = split(base, parsed, most=max_chunks, least=min_chunks, super_categories=written_out)
     embeddings = {concept.name: concept.adapter.embeddings for concept in named}
-    encoding = encode_tokens(base, [tokens], [embeddings])
-    encodings = encoding.encodings
-    lock = _lock(named, key_lock)
-    record: dict[str, Any] = {"base_model": base.fingerprint, "ids": tokens.ids}
+    encodings, pooled = encode_chunks(base, chunks.tokens, embeddings)
+    record: dict[str, Any] = {
+        "base_model": base.fingerprint,
+        "ids": [tokens.ids for tokens in chunks.tokens],
+    }
     similarity: dict[str, torch.Tensor] = {}
     gate: dict[str, torch.Tensor] = {}
     if lock is None:
@@ -155,21 +154,23 @@ def plan(
         )
         similarity = dict(zip(parsed.names, on.similarity[0].unbind(-1), strict=True))
         gate = dict(zip(parsed.names, on.gate[0].unbind(-1), strict=True))
-        supers = {concept.name: concept.adapter.metadata.super_category for concept in named}
         values = torch.stack([concept.adapter.value_output for concept in named])
         if lock is KeyLock.GLOBAL:
-            key_encodings, record["super_ids"] = super_category_encodings(
-                base, parsed, tokens, supers
-            )
+            replaced = with_super_categories(base, parsed, chunks, supers)
+            record["super_ids"] = [tokens.ids for tokens in replaced]
+            key_encodings = super_category_encodings(base, chunks.tokens, replaced)
             projections = edited_projections(
                 base, encodings, on, values, key_encodings=key_encodings
             )
         else:
-            keys = torch.stack([_key_output(base, concept, lock) for concept in named])
+            keys = torch.stack([key_output(base, concept, lock) for concept in named])
             projections = edited_projections(base, encodings, on, values, keys)
         record |= {
             "covariance": base.covariance.digest if base.covariance else None,
-            "slots": [[slot.position, parsed.names.index(slot.name)] for slot in tokens.slots],
+            "slots": [
+                [[slot.position, parsed.names.index(slot.name)] for slot in tokens.slots]
+                for tokens in chunks.tokens
+            ],
             "adapters": [concept.adapter.digest for concept in named],
             "gates": settings,
             "key_lock": lock.value,
@@ -178,31 +179,35 @@ def plan(
     return _planned(
         base,
         projections,
-        encoding.encodings,
-        encoding.pooled,
+        encodings,
+        pooled,
         similarity,
         gate,
-        tokens,
+        chunks,
         lock,
         record,
     )
 
 
 @torch.no_grad()
-def unconditional(base: BaseModel) -> ConditioningPlan:
+def unconditional(base: BaseModel, chunks: int = 1) -> ConditioningPlan:
     """The plan of "no prompt" for guidance, never edited, as diffusers makes it.
 
     That is the empty prompt, or zeros where an SDXL pipeline asks for them.
+
+    Args:
+        base: the base model.
+        chunks: as many as the plan has that it is compared with.
     """
     if not (base.pooled and base.pipeline.config.get("force_zeros_for_empty_prompt", False)):
-        return plan(base, "")
-    tokens = tokenise(base, Prompt.parse(""))
-    encoding = encode_tokens(base, [tokens])
-    encodings = torch.zeros_like(encoding.encodings)
-    pooled = None if encoding.pooled is None else torch.zeros_like(encoding.pooled)
+        return plan(base, "", min_chunks=chunks)
+    empty = split(base, Prompt.parse(""), least=chunks)
+    encodings, pooled = encode_chunks(base, empty.tokens)
+    encodings = torch.zeros_like(encodings)
+    pooled = None if pooled is None else torch.zeros_like(pooled)
     record = {"base_model": base.fingerprint, "zeros": list(encodings.shape)}
     return _planned(
-        base, plain_projections(base, encodings), encodings, pooled, {}, {}, tokens, None, record
+        base, plain_projections(base, encodings), encodings, pooled, {}, {}, empty, None, record
     )
 
 
@@ -227,7 +232,7 @@ def _planned(
     pooled: torch.Tensor | None,
     similarity: Mapping[str, torch.Tensor],
     gate: Mapping[str, torch.Tensor],
-    tokens: Tokens,
+    chunks: Chunks,
     lock: KeyLock | None,
     record: Mapping[str, Any],
 ) -> ConditioningPlan:
@@ -239,67 +244,8 @@ def _planned(
         pooled=None if pooled is None else pooled[0],
         similarity=similarity,
         gate=gate,
-        tokens=tokens,
+        chunks=chunks.tokens,
         key_lock=lock,
         base_model=base.fingerprint,
         digest="sha256:" + hashlib.sha256(text.encode()).hexdigest(),
     )
-
-
-def _lock(concepts: Sequence[PlannedConcept], wanted: KeyLock | None) -> KeyLock | None:
-    """The lock to render with; None where there is nothing to lock."""
-    if not concepts:
-        return None
-    trained = {concept.name: concept.adapter.metadata.key_lock for concept in concepts}
-    if wanted is None:
-        if len(set(trained.values())) > 1:
-            stated = ", ".join(f"<{name}> {lock}" for name, lock in trained.items())
-            raise InvalidArgument(
-                f"the adapters were trained with different key locks ({stated}); choose one: "
-                "LOCAL and GLOBAL serve every adapter"
-            )
-        return KeyLock(next(iter(trained.values())))
-    lock = KeyLock(wanted)
-    without = [name for name, stored in trained.items() if stored != KeyLock.TRAINED_K.value]
-    if lock is KeyLock.TRAINED_K and without:
-        raise InvalidArgument(
-            f"key lock TRAINED_K needs stored keys; trained with LOCAL, {', '.join(without)} has "
-            "none: choose LOCAL or GLOBAL"
-        )
-    return lock
-
-
-def gate_parameters(concept: PlannedConcept, lock: KeyLock) -> tuple[float, float]:
-    """Bias and temperature: the request's, else the adapter's, else the default for GLOBAL.
-
-    An adapter suggests a bias for the keys that it was trained with. Under GLOBAL the paper's
-    best biases are lower, so that the suggestion is not taken over.
-    """
-    suggested = concept.adapter.metadata
-    bias = concept.bias
-    if bias is None:
-        bias = RENDER_BIAS[lock] if lock is KeyLock.GLOBAL else suggested.bias
-    temperature = concept.temperature if concept.temperature is not None else suggested.temperature
-    return float(bias), float(temperature)
-
-
-def _key_output(base: BaseModel, concept: PlannedConcept, lock: KeyLock) -> torch.Tensor:
-    """o*_K of all layers [Σ d_l]: stored, or recomputed from the super-category."""
-    if lock is KeyLock.TRAINED_K and concept.adapter.key_output is not None:
-        return concept.adapter.key_output.to(base.device)
-    return locked_key_outputs(base, concept.adapter.super_category_encoding)
-
-
-def _require_base(base: BaseModel, concept: PlannedConcept) -> None:
-    stated = concept.adapter.metadata
-    if stated.base_model != base.fingerprint:
-        raise BaseModelMismatch(
-            f"<{concept.name}> was trained on base model {stated.base_model} "
-            f"({stated.architecture}) and this one is {base.fingerprint} ({base.architecture}); "
-            "train the concept again on this base model"
-        )
-    if [layer.name for layer in stated.layers] != [layer.name for layer in base.layers]:
-        raise BaseModelMismatch(
-            f"<{concept.name}> declares other layers than the base model of the same fingerprint; "
-            "the file was not made by a release that knows this architecture"
-        )

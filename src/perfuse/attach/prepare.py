@@ -23,7 +23,8 @@ from safetensors.torch import save
 from perfuse.attach.base_model import BaseModel
 from perfuse.attach.covariance_asset import FILE, CovarianceAsset, write_whole
 from perfuse.attach.encoding import encode_tokens, tokenise
-from perfuse.attach.prompt import Tokens, plain
+from perfuse.attach.prompt import plain
+from perfuse.attach.tokens import Tokens
 from perfuse.errors import (
     DataLoss,
     FailedPrecondition,

@@ -14,47 +14,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from perfuse.attach.tokens import Body, Break, Slot, Tokens, around, breaks_of, stand_in
 from perfuse.errors import BaseModelUnsuitable, PromptRefused
 
 _CONTROL_WORDS = ("<|startoftext|>", "<|endoftext|>")
 _PLACEHOLDER = re.compile(r"<([^\s<>|]+)>")
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Where a concept stands in a tokenised prompt.
-
-    Attributes:
-        name: the placeholder's name, without its angle brackets.
-        position: of the placeholder, or of the last sub-token of the super-category in its place.
-        sub_tokens: 1, or how many tokens the super-category in its place has.
-        supplied: whether the word embedding at this position comes with the request.
-    """
-
-    name: str
-    position: int
-    sub_tokens: int
-    supplied: bool
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """A tokenised prompt.
-
-    Attributes:
-        ids: per text encoder, M token ids: start, words, end of text, padding.
-        end_of_text: position of the end-of-text token; padding follows.
-        slots: every occurrence of a concept, in order of position.
-    """
-
-    ids: tuple[tuple[int, ...], ...]
-    end_of_text: int
-    slots: tuple[Slot, ...]
-
-    @property
-    def placeholders(self) -> tuple[tuple[int, str], ...]:
-        """The positions whose word embedding is supplied, with the concept's name."""
-        return tuple((slot.position, slot.name) for slot in self.slots if slot.supplied)
 
 
 @dataclass(frozen=True)
@@ -157,45 +121,62 @@ class Prompt:
             PromptRefused: it is too long; the message says where the limit falls.
             BaseModelUnsuitable: two tokenizers cut the text into different numbers of tokens.
         """
+        body = self.body(tokenizers)
+        room = tokenizers[0].model_max_length - 2
+        if len(body) > room and not truncate:
+            raise PromptRefused(
+                f"the prompt has {len(body)} tokens and the text encoder reads {room}; the limit "
+                f"falls {around(tokenizers[0], body, room)}: shorten it by {len(body) - room} "
+                "tokens, or have it split into chunks"
+            )
+        return body.tokens(tokenizers, 0, min(len(body), room))
+
+    def body(self, tokenizers: Sequence[Any]) -> Body:
+        """Tokenise for every text encoder, without regard to how much it reads.
+
+        Raises:
+            BaseModelUnsuitable: two tokenizers cut the text into different numbers of tokens.
+        """
         bodies = [self._body(tokenizer) for tokenizer in tokenizers]
-        slots = bodies[0][1]
-        if any(body[1] != slots or len(body[0]) != len(bodies[0][0]) for body in bodies):
+        first = bodies[0]
+        if any(body.slots != first.slots or len(body) != len(first) for body in bodies):
             raise BaseModelUnsuitable(
                 "the two tokenizers cut the same text into different tokens, so that a concept "
                 "would stand at two positions; a base model's tokenizers must agree"
             )
-        room = tokenizers[0].model_max_length - 2
-        if len(bodies[0][0]) > room:
-            if not truncate:
-                raise PromptRefused(_too_long(tokenizers[0], bodies[0][0], slots, room))
-            slots = tuple(slot for slot in slots if slot.position <= room)
-        end = min(len(bodies[0][0]), room) + 1
-        rows = []
-        for tokenizer, (body, _) in zip(tokenizers, bodies, strict=True):
-            row = [tokenizer.bos_token_id, *body[:room], tokenizer.eos_token_id]
-            row += [tokenizer.pad_token_id] * (tokenizer.model_max_length - len(row))
-            rows.append(tuple(row))
-        return Tokens(tuple(rows), end, slots)
+        breaks = zip(*(body.breaks for body in bodies), strict=True)
+        return Body(tuple(body.ids[0] for body in bodies), first.slots, tuple(map(min, breaks)))
 
-    def _body(self, tokenizer: Any) -> tuple[list[int], tuple[Slot, ...]]:
-        """Token ids between start and end of text, with the slots at their final positions."""
+    def _body(self, tokenizer: Any) -> Body:
         ids: list[int] = []
         slots = []
+        breaks: list[Break] = []
+        spaced = True
         for piece in self.pieces:
             if piece.text is None:
-                ids.append(_stand_in(tokenizer))
+                ids.append(stand_in(tokenizer))
                 slots.append(Slot(str(piece.name), len(ids), 1, supplied=True))
+                breaks.append(Break.SPACE if spaced else Break.WORD)
+                spaced = False
                 continue
-            words = tokenizer(piece.text, add_special_tokens=False, verbose=False).input_ids
-            ids += words
+            found = tokenizer(
+                piece.text, add_special_tokens=False, verbose=False, return_offsets_mapping=True
+            )
+            ids += found.input_ids
             if piece.name is not None:
-                if not words:
+                count = len(found.input_ids)
+                if not count:
                     raise PromptRefused(
                         f"the super-category {piece.text!r} of <{piece.name}> gives no token; "
                         "it must be a word"
                     )
-                slots.append(Slot(piece.name, len(ids), len(words), supplied=False))
-        return ids, tuple(slots)
+                slots.append(Slot(piece.name, len(ids), count, supplied=False))
+                breaks += [Break.SPACE if spaced else Break.WORD] + [Break.NEVER] * (count - 1)
+                spaced = False
+                continue
+            breaks += breaks_of(piece.text, found.offset_mapping, found.word_ids(), spaced)
+            spaced = piece.text[-1].isspace()
+        return Body((tuple(ids),), tuple(slots), tuple(breaks))
 
 
 def _refuse_control_words(text: str) -> None:
@@ -219,22 +200,3 @@ def _checked(super_category: str) -> str:
         if control in super_category.lower():
             raise PromptRefused(f"the super-category {super_category!r} holds a control word")
     return super_category
-
-
-def _stand_in(tokenizer: Any) -> int:
-    """An id that is neither special nor the highest: pooling looks for those."""
-    special = set(tokenizer.all_special_ids)
-    return next(token for token in range(len(tokenizer)) if token not in special)
-
-
-def _too_long(tokenizer: Any, body: list[int], slots: tuple[Slot, ...], room: int) -> str:
-    names = {slot.position - 1: slot.name for slot in slots if slot.supplied}
-    words = [
-        f"<{names[place]}>" if place in names else tokenizer.decode([token]).strip()
-        for place, token in enumerate(body)
-    ]
-    kept, lost = " ".join(words[max(0, room - 4) : room]), " ".join(words[room : room + 4])
-    return (
-        f"the prompt has {len(body)} tokens and the text encoder reads {room}; the limit falls "
-        f"after '... {kept}' and before '{lost} ...': shorten it by {len(body) - room} tokens"
-    )

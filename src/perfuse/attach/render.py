@@ -55,6 +55,7 @@ def generate(
     Raises:
         InvalidArgument: numbers of plans, seeds and negatives that do not fit.
         BaseModelMismatch: plans of different base models.
+        WrongShape: plans of different lengths.
     """
     if not plans or len(seeds) != len(plans):
         raise InvalidArgument(
@@ -74,7 +75,7 @@ def generate(
         arguments["pooled_prompt_embeds"] = positive.pooled
     conditioning = positive
     if guidance > 1:
-        against = _negative(base, negative, len(plans))
+        against = _negative(base, negative, plans)
         conditioning = concatenate([against, positive])
         arguments["negative_prompt_embeds"] = against.encodings
         if base.pooled:
@@ -139,10 +140,13 @@ def denoise(
 
 
 def _negative(
-    base: BaseModel, negative: ConditioningPlan | Sequence[ConditioningPlan] | None, rows: int
+    base: BaseModel,
+    negative: ConditioningPlan | Sequence[ConditioningPlan] | None,
+    plans: Sequence[ConditioningPlan],
 ) -> Conditioning:
+    rows = len(plans)
     if negative is None:
-        negative = unconditional(base)
+        negative = unconditional(base, len(plans[0].chunks))
     if isinstance(negative, ConditioningPlan):
         negative = [negative] * rows
     if len(negative) != rows:

@@ -1,0 +1,98 @@
+"""A concept of a prompt: its adapter, and how it is to be rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from perfuse.adapter import Adapter
+from perfuse.attach.base_model import BaseModel
+from perfuse.attach.projection import locked_key_outputs
+from perfuse.errors import BaseModelMismatch, InvalidArgument
+from perfuse.method import KeyLock
+
+RENDER_BIAS = {KeyLock.LOCAL: 0.70, KeyLock.TRAINED_K: 0.70, KeyLock.GLOBAL: 0.55}
+"""Bias of the gate where neither the request nor the adapter says one."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedConcept:
+    """One concept of a prompt.
+
+    Attributes:
+        name: as the prompt names it, without angle brackets.
+        adapter: what was learned; for the plan's base model.
+        bias: of the gate; None takes the adapter's suggestion (LOCAL, TRAINED_K) or 0.55 (GLOBAL).
+        temperature: of the gate; None takes the adapter's suggestion.
+    """
+
+    name: str
+    adapter: Adapter
+    bias: float | None = None
+    temperature: float | None = None
+
+
+def common_lock(concepts: Sequence[PlannedConcept], wanted: KeyLock | None) -> KeyLock | None:
+    """The lock to render with; None where there is nothing to lock."""
+    if not concepts:
+        return None
+    trained = {concept.name: concept.adapter.metadata.key_lock for concept in concepts}
+    if wanted is None:
+        if len(set(trained.values())) > 1:
+            stated = ", ".join(f"<{name}> {lock}" for name, lock in trained.items())
+            raise InvalidArgument(
+                f"the adapters were trained with different key locks ({stated}); choose one: "
+                "LOCAL and GLOBAL serve every adapter"
+            )
+        return KeyLock(next(iter(trained.values())))
+    lock = KeyLock(wanted)
+    without = [name for name, stored in trained.items() if stored != KeyLock.TRAINED_K.value]
+    if lock is KeyLock.TRAINED_K and without:
+        raise InvalidArgument(
+            f"key lock TRAINED_K needs stored keys; trained with LOCAL, {', '.join(without)} has "
+            "none: choose LOCAL or GLOBAL"
+        )
+    return lock
+
+
+def gate_parameters(concept: PlannedConcept, lock: KeyLock) -> tuple[float, float]:
+    """Bias and temperature: the request's, else the adapter's, else the default for GLOBAL.
+
+    An adapter suggests a bias for the keys that it was trained with. Under GLOBAL the paper's
+    best biases are lower, so that the suggestion is not taken over.
+    """
+    suggested = concept.adapter.metadata
+    bias = concept.bias
+    if bias is None:
+        bias = RENDER_BIAS[lock] if lock is KeyLock.GLOBAL else suggested.bias
+    temperature = concept.temperature if concept.temperature is not None else suggested.temperature
+    return float(bias), float(temperature)
+
+
+def key_output(base: BaseModel, concept: PlannedConcept, lock: KeyLock) -> torch.Tensor:
+    """o*_K of all layers [Σ d_l]: stored, or recomputed from the super-category."""
+    if lock is KeyLock.TRAINED_K and concept.adapter.key_output is not None:
+        return concept.adapter.key_output.to(base.device)
+    return locked_key_outputs(base, concept.adapter.super_category_encoding)
+
+
+def require_base(base: BaseModel, concept: PlannedConcept) -> None:
+    """Refuse an adapter of another base model.
+
+    Raises:
+        BaseModelMismatch: names both.
+    """
+    stated = concept.adapter.metadata
+    if stated.base_model != base.fingerprint:
+        raise BaseModelMismatch(
+            f"<{concept.name}> was trained on base model {stated.base_model} "
+            f"({stated.architecture}) and this one is {base.fingerprint} ({base.architecture}); "
+            "train the concept again on this base model"
+        )
+    if [layer.name for layer in stated.layers] != [layer.name for layer in base.layers]:
+        raise BaseModelMismatch(
+            f"<{concept.name}> declares other layers than the base model of the same fingerprint; "
+            "the file was not made by a release that knows this architecture"
+        )

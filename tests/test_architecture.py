@@ -108,7 +108,18 @@ ALLOWED: dict[str, set[str]] = {
         *("perfuse.client", "perfuse.errors", "perfuse.serving", "perfuse.v1"),
         "perfuse_renderer",
     },
+    "perfuse_renderer.cluster": {"perfuse.errors", "perfuse_renderer", "ray"},
+    "perfuse_renderer.journey": {
+        *("perfuse.attach", "perfuse.errors", "perfuse_renderer", "ray"),
+    },
+    "perfuse_renderer.plan_store": {"perfuse.attach", "perfuse_renderer", "ray", "torch"},
+    "perfuse_renderer.replica": {"perfuse.attach", "perfuse.errors", "perfuse_renderer", "ray"},
     "perfuse_renderer.residence": {
+        *("perfuse.attach", "perfuse.errors", "perfuse_renderer", "torch"),
+    },
+    "perfuse_renderer.serve_backend": {"perfuse.errors", "perfuse_renderer", "ray"},
+    "perfuse_renderer.studios": {"perfuse.attach", "perfuse.errors", "perfuse_renderer"},
+    "perfuse_renderer.traffic": {
         *("perfuse.attach", "perfuse.errors", "perfuse_renderer", "torch"),
     },
     "perfuse_renderer.settings": {

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from bases import load_prepared, random_adapter
 
 from perfuse.attach import BaseModel, ConditioningPlan, PlannedConcept, plan, unconditional
+
+if TYPE_CHECKING:
+    from .stages import Fleet, Stage
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +49,24 @@ def plans(base: BaseModel) -> list[ConditioningPlan]:
 @pytest.fixture(scope="session")
 def nothing(base: BaseModel) -> ConditioningPlan:
     return unconditional(base)
+
+
+@pytest.fixture(scope="package")
+def fleet(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Replicas on a local Ray, which starts with the first test that asks for them."""
+    from . import stages
+
+    with stages.fleet(base, tmp_path_factory.mktemp("fleet")) as fleet:
+        yield fleet
+
+
+@pytest.fixture(params=["local", "serve"])
+def stage(request: pytest.FixtureRequest, base: BaseModel, tmp_path: Path) -> Iterator[Stage]:
+    """Either backend, each ready to render."""
+    from . import stages
+
+    if request.param == "serve":
+        yield request.getfixturevalue("fleet").stage()
+    else:
+        with stages.local(base, tmp_path) as stage:
+            yield stage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,9 +30,6 @@ from perfuse.v1.renderer_pb2_grpc import (
     RendererServiceStub,
     add_RendererServiceServicer_to_server,
 )
-from perfuse_renderer.backend import LocalBackend
-from perfuse_renderer.engine.engine import Engine
-from perfuse_renderer.engine.limits import EngineSettings
 from perfuse_renderer.engine.schedulers import make_scheduler
 from perfuse_renderer.planning import Planner
 from perfuse_renderer.pool import AdapterPool
@@ -39,7 +37,7 @@ from perfuse_renderer.servicer import RendererServicer
 from perfuse_renderer.studio import Studio
 
 from .shelf import Shelf
-from .test_engine import Watched
+from .stages import Stage
 
 NAME = "baseModels/tiny"
 
@@ -49,8 +47,7 @@ class Place:
     """A running Renderer."""
 
     served: Served
-    engine: Engine
-    watched: Watched
+    stage: Stage
     shelf: Shelf
 
     def stub(self, tenant: str = "acme") -> Any:
@@ -58,24 +55,20 @@ class Place:
 
 
 @asynccontextmanager
-async def renderer(base: BaseModel) -> AsyncIterator[Place]:
-    tokens, watched, shelf = IssuedTokens(), Watched(), Shelf(base)
-    engine = Engine(base, EngineSettings(max_lanes=8), watched)
+async def renderer(base: BaseModel, stage: Stage) -> AsyncIterator[Place]:
+    tokens, shelf = IssuedTokens(), Shelf(base)
     pool = AdapterPool(shelf)
-    studio = Studio(NAME, base, Planner(base, pool), LocalBackend(engine), guidance=3.0)
+    studio = Studio(NAME, base, Planner(base, pool), stage.backend, guidance=3.0)
     edge = Edge(tokens, ProtovalidateValidator())
     servicer = RendererServicer({NAME: studio}, pool, edge)
     part = (add_RendererServiceServicer_to_server, servicer)
-    try:
-        async with serve(part, edge=edge, tokens=tokens) as served:
-            yield Place(served, engine, watched, shelf)
-    finally:
-        await asyncio.to_thread(engine.drain, 0.0)
+    async with serve(part, edge=edge, tokens=tokens) as served:
+        yield Place(served, stage, shelf)
 
 
-def through(base: BaseModel, work: Callable[[Place], Awaitable[None]]) -> None:
+def through(base: BaseModel, stage: Stage, work: Callable[[Place], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with renderer(base) as place:
+        async with renderer(base, stage) as place:
             await work(place)
 
     asyncio.run(run())
@@ -104,7 +97,9 @@ def test_every_method_is_guarded() -> None:
     assert unguarded(service, RendererServicer) == []
 
 
-def test_a_render_tells_how_it_goes_and_ends_in_the_library_s_picture(base: BaseModel) -> None:
+def test_a_render_tells_how_it_goes_and_ends_in_the_library_s_picture(
+    base: BaseModel, stage: Stage
+) -> None:
     async def work(place: Place) -> None:
         request = wire.RenderRequest(
             settings=settings(
@@ -166,10 +161,10 @@ def test_a_render_tells_how_it_goes_and_ends_in_the_library_s_picture(base: Base
         assert images[0].record.scheduler == "euler"
         assert images[0].record.key_lock == "LOCAL"
 
-    through(base, work)
+    through(base, stage, work)
 
 
-def test_the_unary_twin_gives_the_same_pictures(base: BaseModel) -> None:
+def test_the_unary_twin_gives_the_same_pictures(base: BaseModel, stage: Stage) -> None:
     async def work(place: Place) -> None:
         asked = settings(seeds=[1, 2, 3])
         answer = await place.stub().GenerateImages(wire.GenerateImagesRequest(settings=asked))
@@ -187,7 +182,7 @@ def test_the_unary_twin_gives_the_same_pictures(base: BaseModel) -> None:
         for index, image in enumerate(answer.images):
             assert (pixels(image) == pixels(streamed[index])).all()
 
-    through(base, work)
+    through(base, stage, work)
 
 
 @pytest.mark.parametrize(
@@ -198,16 +193,18 @@ def test_the_unary_twin_gives_the_same_pictures(base: BaseModel) -> None:
         (wire.PICTURE_FORMAT_WEBP, "WEBP"),
     ],
 )
-def test_pictures_come_in_the_format_asked_for(base: BaseModel, form: Any, name: str) -> None:
+def test_pictures_come_in_the_format_asked_for(
+    base: BaseModel, stage: Stage, form: Any, name: str
+) -> None:
     async def work(place: Place) -> None:
         request = wire.GenerateImagesRequest(settings=settings(format=form))
         (image,) = (await place.stub().GenerateImages(request)).images
         assert Image.open(io.BytesIO(image.picture)).format == name
 
-    through(base, work)
+    through(base, stage, work)
 
 
-def test_what_is_left_open_is_chosen_and_told(base: BaseModel) -> None:
+def test_what_is_left_open_is_chosen_and_told(base: BaseModel, stage: Stage) -> None:
     async def work(place: Place) -> None:
         request = wire.GenerateImagesRequest(
             settings=wire.RenderSettings(prompt="a photo of a cat", image_count=2, steps=2)
@@ -226,7 +223,7 @@ def test_what_is_left_open_is_chosen_and_told(base: BaseModel) -> None:
         other = Image.open(io.BytesIO(repeated.picture))
         assert (np.asarray(one) == np.asarray(other)).all()
 
-    through(base, work)
+    through(base, stage, work)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +246,11 @@ def test_what_is_left_open_is_chosen_and_told(base: BaseModel) -> None:
     ],
 )
 def test_refusals_say_what_and_where(
-    base: BaseModel, asked: wire.RenderSettings, kind: type[PerfuseError], message: str
+    base: BaseModel,
+    stage: Stage,
+    asked: wire.RenderSettings,
+    kind: type[PerfuseError],
+    message: str,
 ) -> None:
     async def work(place: Place) -> None:
         for call in (
@@ -259,47 +260,70 @@ def test_refusals_say_what_and_where(
             error = await refusal(call)
             assert isinstance(error, kind)
             assert message in str(error)
-        assert place.engine.running == place.engine.waiting == 0
+        assert not await place.stage.busy()
 
-    through(base, work)
+    through(base, stage, work)
 
 
-def test_a_cancelled_call_frees_the_engine(base: BaseModel) -> None:
+def test_whenever_a_call_is_cancelled_the_engine_stops(base: BaseModel, stage: Stage) -> None:
+    """Thirty of thirty: on receipt of a message, a moment later, and before the first one."""
+
     async def work(place: Place) -> None:
-        place.watched.seconds = 0.01
+        place.stage.slow(0.03)
+        chance = random.Random(4)
         for attempt in range(30):
-            request = wire.RenderRequest(settings=settings(steps=150, seeds=[attempt]))
+            request = wire.RenderRequest(settings=settings(steps=190, seeds=[attempt]))
             call = place.stub().Render(request)
-            heard = 0
-            async for event in call:
-                heard += event.HasField("progress")
-                if heard > attempt % 3:
-                    break
-            if attempt % 2:
-                await asyncio.sleep(0.004)
+            if attempt % 3:
+                heard, enough = 0, chance.randrange(3)
+                async for event in call:
+                    heard += event.HasField("progress")
+                    if heard > enough:
+                        break
+            if attempt % 3 != 1:
+                await asyncio.sleep(0.06 * chance.random())
             call.cancel()
-            began = place.engine.steps_taken
-            while place.engine.running + place.engine.waiting:
-                await asyncio.sleep(0.001)
-                assert place.engine.steps_taken - began < 20
-        assert place.engine.steps_taken < 400
+            before = await place.stage.steps()
+            # The step that is being made, and one that begins before the news is there.
+            assert await place.stage.idle() - before <= 2
+        status = await place.stub().GetRendererStatus(wire.GetRendererStatusRequest())
+        assert (status.running_count, status.waiting_count) == (0, 0)
 
-    through(base, work)
+    through(base, stage, work)
 
 
-def test_a_deadline_stops_a_render(base: BaseModel) -> None:
+def test_a_caller_who_vanishes_takes_the_render_along(base: BaseModel, stage: Stage) -> None:
     async def work(place: Place) -> None:
-        place.watched.seconds = 0.02
-        request = wire.GenerateImagesRequest(settings=settings(steps=190))
-        error = await refusal(place.stub().GenerateImages(request, timeout=0.4))
+        place.stage.slow(0.03)
+        token = place.served.token("acme", "reader")
+        async with grpc.aio.insecure_channel(place.served.target) as channel:
+            request = wire.RenderRequest(settings=settings(steps=190, image_count=3, seeds=[]))
+            metadata = (("authorization", f"Bearer {token}"),)
+            call = RendererServiceStub(channel).Render(request, metadata=metadata)
+            async for event in call:
+                if event.HasField("progress"):
+                    break
+            assert place.stage.backend.running
+        before = await place.stage.steps()
+        assert await place.stage.idle() - before <= 3
+
+    through(base, stage, work)
+
+
+def test_a_deadline_stops_a_render(base: BaseModel, stage: Stage) -> None:
+    async def work(place: Place) -> None:
+        # Of a size that was never rendered, so that admission has no forecast.
+        request = wire.GenerateImagesRequest(settings=settings(steps=190, width=40))
+        place.stage.slow(0.05)
+        error = await refusal(place.stub().GenerateImages(request, timeout=3.0))
         assert error.status == "DEADLINE_EXCEEDED"
-        await asyncio.sleep(0.1)
-        assert place.engine.running == place.engine.waiting == 0
+        before = await place.stage.steps()
+        assert await place.stage.idle() - before <= 2
 
-    through(base, work)
+    through(base, stage, work)
 
 
-def test_tenants_with_concepts_of_one_name_never_cross(base: BaseModel) -> None:
+def test_tenants_with_concepts_of_one_name_never_cross(base: BaseModel, stage: Stage) -> None:
     """Two tenants render `<tom>` at once, many times: each gets its own every time."""
 
     async def work(place: Place) -> None:
@@ -327,7 +351,7 @@ def test_tenants_with_concepts_of_one_name_never_cross(base: BaseModel) -> None:
         assert digests == {"acme": {place.shelf.digests[3]}, "globex": {place.shelf.digests[2]}}
         assert plans["acme"].isdisjoint(plans["globex"])
 
-    through(base, work)
+    through(base, stage, work)
 
 
 def _rest(version: Any) -> list[Any]:
@@ -335,7 +359,7 @@ def _rest(version: Any) -> list[Any]:
     return [getattr(version, name) for name in names]
 
 
-def test_the_status_says_what_is_resident(base: BaseModel) -> None:
+def test_the_status_says_what_is_resident(base: BaseModel, stage: Stage) -> None:
     async def work(place: Place) -> None:
         await place.stub().GenerateImages(wire.GenerateImagesRequest(settings=settings()))
         status = await place.stub().GetRendererStatus(wire.GetRendererStatusRequest())
@@ -345,13 +369,13 @@ def test_the_status_says_what_is_resident(base: BaseModel) -> None:
         assert status.resident_adapter_count == 1
         assert (status.running_count, status.waiting_count) == (0, 0)
 
-    through(base, work)
+    through(base, stage, work)
 
 
-def test_strangers_are_refused(base: BaseModel) -> None:
+def test_strangers_are_refused(base: BaseModel, stage: Stage) -> None:
     async def work(place: Place) -> None:
         stub = RendererServiceStub(place.served.channel)
         request = wire.GenerateImagesRequest(settings=settings())
         assert (await refusal(stub.GenerateImages(request))).status == "UNAUTHENTICATED"
 
-    through(base, work)
+    through(base, stage, work)

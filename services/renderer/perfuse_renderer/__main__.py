@@ -40,8 +40,8 @@ def serve() -> None:
 
 async def _serve(settings: RendererSettings) -> None:
     # The settings are judged before the slow imports.
-    directories, credentials = settings.base_directories(), settings.registry_credentials()
-    authenticator = settings.authenticator()
+    settings.base_directories()
+    credentials, authenticator = settings.registry_credentials(), settings.authenticator()
 
     from perfuse.client.registry import RegistryClient
     from perfuse.serving import logs, tracing
@@ -50,8 +50,8 @@ async def _serve(settings: RendererSettings) -> None:
     from perfuse.serving.validation import ProtovalidateValidator
     from perfuse.v1.renderer_pb2_grpc import add_RendererServiceServicer_to_server
     from perfuse_renderer.pool import AdapterPool
-    from perfuse_renderer.residence import open_studio
     from perfuse_renderer.servicer import RendererServicer, request_kinds
+    from perfuse_renderer.studios import open_studios
 
     logs.configure(settings.log_level, settings.log_format)
     validator = ProtovalidateValidator()
@@ -62,20 +62,15 @@ async def _serve(settings: RendererSettings) -> None:
         pool = AdapterPool(
             registry, settings.adapter_directory, max_bytes=settings.adapter_megabytes << 20
         )
-        studios = {
-            name: await asyncio.to_thread(open_studio, name, directory, pool, settings)
-            for name, directory in directories.items()
-        }
+        async with open_studios(settings, pool) as studios:
 
-        async def end() -> None:
-            await asyncio.gather(*(studio.backend.drain(0.0) for studio in studios.values()))
-            end_tracing()
+            async def ready() -> None:
+                await asyncio.gather(*(studio.backend.check() for studio in studios.values()))
 
-        server = Server.from_settings(settings, edge)
-        servicer = RendererServicer(studios, pool, edge)
-        server.add(add_RendererServiceServicer_to_server, servicer)
-        server.on_close(end)
-        await server.run()
+            server = Server.from_settings(settings, edge, ready=ready)
+            server.add(add_RendererServiceServicer_to_server, RendererServicer(studios, pool, edge))
+            server.on_close(end_tracing)
+            await server.run()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Protocol
 
+from perfuse.errors import Unavailable
 from perfuse_renderer.engine.engine import Engine
 from perfuse_renderer.engine.render import Ended, Event, Render
 from perfuse_renderer.engine.row import Picture
@@ -41,6 +43,14 @@ class Backend(Protocol):
         """Pictures that have not."""
         ...
 
+    async def check(self) -> None:
+        """Pass while renders can be taken in.
+
+        Raises:
+            Unavailable: none can.
+        """
+        ...
+
     async def drain(self, grace: float) -> None:
         """Take nothing more in, and end what is here within `grace` seconds."""
         ...
@@ -51,6 +61,7 @@ class LocalBackend:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._draining = False
 
     async def render(
         self,
@@ -61,6 +72,21 @@ class LocalBackend:
         preview_every: int,
     ) -> AsyncIterator[Event]:
         """See `Backend.render`."""
+        batches = self.batches(tenant, pictures, deadline=deadline, preview_every=preview_every)
+        async with aclosing(batches) as heard:  # type: ignore[type-var]
+            async for batch in heard:
+                for event in batch:
+                    yield event
+
+    async def batches(
+        self,
+        tenant: str,
+        pictures: Sequence[Picture],
+        *,
+        deadline: float | None,
+        preview_every: int,
+    ) -> AsyncIterator[list[Event]]:
+        """The same events, as many at once as there are: for whoever pays by the message."""
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
 
@@ -72,11 +98,12 @@ class LocalBackend:
         render = Render(tenant, pictures, tell, deadline=deadline, preview_every=preview_every)
         self._engine.submit(render)
         try:
-            while True:
-                event = await events.get()
-                yield event
-                if isinstance(event, Ended):
-                    return
+            batch: list[Event] = []
+            while not batch or not isinstance(batch[-1], Ended):
+                batch = [await events.get()]
+                while not events.empty():
+                    batch.append(events.get_nowait())
+                yield batch
         finally:
             if not render.ended:
                 render.cancel()
@@ -92,6 +119,12 @@ class LocalBackend:
         """See `Backend`."""
         return self._engine.waiting
 
+    async def check(self) -> None:
+        """See `Backend.check`."""
+        if self._draining:
+            raise Unavailable("the engine is ending. Call again; another Renderer will answer")
+
     async def drain(self, grace: float) -> None:
         """See `Backend.drain`."""
+        self._draining = True
         await asyncio.to_thread(self._engine.drain, grace)

@@ -2,87 +2,81 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import torch
 
-from perfuse.attach import BaseModel, silence_loading, unconditional
-from perfuse.errors import FailedPrecondition
-from perfuse_renderer.backend import LocalBackend
+from perfuse.attach import BaseModel, silence_loading
+from perfuse.errors import BaseModelMismatch
 from perfuse_renderer.engine.engine import Engine
 from perfuse_renderer.engine.limits import EngineSettings
-from perfuse_renderer.engine.render import Ended, Event, Render
-from perfuse_renderer.engine.row import Picture
-from perfuse_renderer.planning import Planner
-from perfuse_renderer.pool import AdapterPool
-from perfuse_renderer.settings import RendererSettings
-from perfuse_renderer.studio import Studio
+from perfuse_renderer.engine.stepper import Denoise
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
-def open_studio(
-    name: str, directory: Path, pool: AdapterPool, settings: RendererSettings
-) -> Studio:
-    """Load a base model and make it ready to render.
+def load_base(
+    directory: str | Path, device: str, dtype: str, *, fingerprint: str | None = None
+) -> BaseModel:
+    """Load a base model.
 
     Args:
-        name: `baseModels/{id}`.
-        directory: in diffusers layout, prepared.
-        pool: where its concepts come from.
-        settings: of the Renderer.
+        directory: in diffusers layout.
+        device, dtype: where and in what its weights will be.
+        fingerprint: that it must have, or None.
 
     Raises:
-        NotFound, BaseModelUnsuitable, DataLoss, BaseModelMismatch: as `BaseModel.load`.
-        FailedPrecondition: it was not prepared.
+        NotFound, BaseModelUnsuitable, DataLoss: as `BaseModel.load`.
+        BaseModelMismatch: it has another fingerprint.
     """
     silence_loading()
-    base = BaseModel.load(directory, dtype=_DTYPES[settings.dtype], device=settings.device)
-    if base.covariance is None:
-        raise FailedPrecondition(
-            f"{directory} is not prepared, so concepts cannot be rendered on it. Run: "
-            f"perfuse base prepare {directory} --captions FILE"
+    base = BaseModel.load(directory, dtype=DTYPES[dtype], device=device)
+    if fingerprint is not None and base.fingerprint != fingerprint:
+        raise BaseModelMismatch(
+            f"{directory} holds {base.fingerprint} on this machine and {fingerprint} at the front "
+            "door. Put the same files on both"
         )
     if base.device.type != "cpu":
         base.unet.to(memory_format=torch.channels_last)
-    engine = Engine(
-        base,
-        EngineSettings(
-            max_lanes=settings.max_lanes,
-            max_waiting=settings.max_waiting,
-            max_waiting_of_tenant=settings.max_waiting_of_tenant,
-        ),
-    )
-    studio = Studio(
-        name,
-        base,
-        Planner(base, pool, settings.plan_megabytes << 20),
-        LocalBackend(engine),
-        settings.guidance,
-    )
-    _warm_up(engine, studio)
-    return studio
+    return base
 
 
-def _warm_up(engine: Engine, studio: Studio) -> None:
-    """One step of the base model's own size in a batch of one, so that the first caller's is fast.
+def forget_steps(base: BaseModel) -> None:
+    """Let go of the weights that only denoising and decoding read.
+
+    What is left plans prompts: text encoders and the projections of keys and values.
+    """
+    read = {
+        projection
+        for layer in base.layers
+        for projection in (layer.attention.to_k, layer.attention.to_v)
+    }
+    for module in (*base.unet.modules(), *base.vae.modules()):
+        if module not in read:
+            for name, weight in list(module.named_parameters(recurse=False)):
+                empty = torch.nn.Parameter(weight.to("meta"), requires_grad=False)
+                setattr(module, name, empty)
+
+
+def start_engine(
+    base: BaseModel, settings: EngineSettings, denoiser: Denoise | None = None
+) -> Engine:
+    """An engine that has stepped, so that the first caller's picture is as fast as the next.
 
     Raises:
-        PerfuseError: it failed; then nothing else would succeed.
+        FailedPrecondition: not even the smallest batch fits into memory.
     """
-    nothing = unconditional(studio.base)
-    size = studio.picture_size
-    ended = threading.Event()
-    told: list[Event] = []
-
-    def tell(event: Event) -> None:
-        told.append(event)
-        if isinstance(event, Ended):
-            ended.set()
-
-    engine.submit(Render("", [Picture(nothing, nothing, 0, 2, 2.0, "", size, size)], tell))
-    ended.wait()
-    for event in told:
-        if error := getattr(event, "error", None):
-            raise error
+    engine = Engine(base, settings, denoiser) if denoiser else Engine(base, settings)
+    # Every size of batch where a new one costs something; elsewhere one, for a CPU is slow.
+    every = settings.pad or base.device.type != "cpu"
+    try:
+        engine.warm_up(lanes=() if every else (min(2, settings.max_lanes),))
+    except BaseException:
+        engine.drain(0.0)
+        raise
+    return engine

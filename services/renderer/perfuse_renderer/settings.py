@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import grpc
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from perfuse.errors import FailedPrecondition
@@ -31,6 +31,18 @@ class RendererSettings(ServingSettings):
         adapter_directory: where adapters are kept on disk; None for memory alone.
         adapter_megabytes: of adapters in memory.
         plan_megabytes: of plans in memory.
+        backend: `local` steps rows in this process; `serve` in replicas that Ray Serve runs, each
+            a process of its own.
+        ray_address: of a running cluster, as `auto` or `host:port`; None starts Ray here, and ends
+            it with this process.
+        replicas_min, replicas_max: of each base model.
+        replica_renders: at work in a replica on average, above which another one is started.
+        replica_cpus, replica_gpus: that Ray sets aside for a replica; GPUs only where `device` is
+            `cuda`, and less than 1 where replicas share one.
+        replica_wait_seconds: that a render waits for a replica to take it in.
+        longest_render_seconds: that a replica which is to end may take for its renders.
+        object_store_megabytes: of Ray's object store, where Ray is started here; half of it is for
+            plans on their way.
     """
 
     model_config = SettingsConfigDict(
@@ -50,6 +62,38 @@ class RendererSettings(ServingSettings):
     adapter_directory: Path | None = None
     adapter_megabytes: int = Field(default=256, ge=1)
     plan_megabytes: int = Field(default=1024, ge=1)
+    backend: Literal["local", "serve"] = "local"
+    ray_address: str | None = None
+    replicas_min: int = Field(default=1, ge=1)
+    replicas_max: int = Field(default=1, ge=1)
+    replica_renders: float = Field(default=8.0, gt=0)
+    replica_cpus: float = Field(default=1.0, ge=0)
+    replica_gpus: float = Field(default=1.0, gt=0)
+    replica_wait_seconds: float = Field(default=30.0, gt=0)
+    longest_render_seconds: float = Field(default=600.0, ge=0)
+    object_store_megabytes: int = Field(default=512, ge=80)
+
+    @model_validator(mode="after")
+    def _suits_ray(self) -> Self:
+        if self.backend == "local":
+            return self
+        if self.replicas_max < self.replicas_min:
+            raise FailedPrecondition(
+                f"PERFUSE_RENDERER_REPLICAS_MAX is {self.replicas_max}, fewer than "
+                f"PERFUSE_RENDERER_REPLICAS_MIN, {self.replicas_min}; raise it"
+            )
+        if self.device not in ("cpu", "cuda"):
+            raise FailedPrecondition(
+                f"PERFUSE_RENDERER_DEVICE is {self.device!r}, but Ray chooses each replica's "
+                "device; set it to cpu or cuda"
+            )
+        if self.ray_address is not None and "://" in self.ray_address:
+            raise FailedPrecondition(
+                "PERFUSE_RENDERER_RAY_ADDRESS is of Ray's client, through which nothing can be "
+                "streamed. Run `ray start --address=HEAD --num-cpus=0` beside the Renderer, and "
+                "set it to auto"
+            )
+        return self
 
     def base_directories(self) -> dict[str, Path]:
         """`baseModels/{id}` → directory.

@@ -117,6 +117,10 @@ class TrainingLoop:
         """The rows of the next step."""
         return self._draws.step(self.steps_done)
 
+    def look_ahead(self) -> None:
+        """Draw the rows after those of the next step already."""
+        self._draws.look_ahead(self.steps_done + 1)
+
     def validation_batch(self) -> Batch:
         """The rows of every validation."""
         return self._draws.validation()

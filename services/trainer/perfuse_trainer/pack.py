@@ -102,7 +102,7 @@ class Pack:
         try:
             for loop in loops:
                 if not loop.curve:
-                    loop.note_validation(self._validation(loop))
+                    loop.note_validation(self.validation(loop))
             losses, gradients, inputs = self._gradients(loops)
         except (torch.OutOfMemoryError, MemoryError, FailedPrecondition):
             raise
@@ -122,7 +122,7 @@ class Pack:
                 if not finite[index]:
                     raise _diverged(loop, "has a gradient that is not finite")
                 loop.advance(gradients[index], inputs[index])
-                validation = self._validation(loop) if loop.validation_due else None
+                validation = self.validation(loop) if loop.validation_due else None
                 results.append(loop.report(losses[index], validation))
             except (torch.OutOfMemoryError, MemoryError):
                 raise
@@ -142,10 +142,18 @@ class Pack:
         gradients: list[dict[Tensor, Tensor]] = [
             {parameter: next(found) for parameter in own} for own in parameters
         ]
+        # A GPU is still at it: only reading the losses waits.
+        for loop in loops:
+            loop.look_ahead()
         return losses.detach().tolist(), gradients, inputs
 
     @torch.no_grad()
-    def _validation(self, loop: TrainingLoop) -> float:
+    def validation(self, loop: TrainingLoop) -> float:
+        """The loss of a run's validation rows as it stands; changes nothing of it.
+
+        Runs are validated one by one: their rows fill a batch as they are, and what a validation
+        takes of the device's memory does not grow with the pack.
+        """
         losses, _ = self._losses([(loop.learning, loop.validation_batch())], follow=False)
         value = float(losses[0])
         if not math.isfinite(value):

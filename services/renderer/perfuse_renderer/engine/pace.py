@@ -25,12 +25,22 @@ class Pace:
         self._seconds[key] = mixed
 
     def step_seconds(self, size: Size, lanes: int) -> float | None:
-        """What a step takes: as measured, else scaled from the nearest number of lanes."""
+        """What a step takes: as measured, or in proportion between two numbers of lanes measured.
+
+        Beyond the most lanes it grows with them; fewer than the fewest take as long as those. None
+        before the first step.
+        """
         known = {count: seconds for (at, count), seconds in self._seconds.items() if at == size}
         if not known:
             return None
-        nearest = min(known, key=lambda count: abs(count - lanes))
-        return known[nearest] * max(1.0, lanes / nearest)
+        below = max((count for count in known if count <= lanes), default=None)
+        above = min((count for count in known if count >= lanes), default=None)
+        if below is None:
+            return min(known.items())[1]
+        if above is None:
+            return known[below] * lanes / below
+        share = (lanes - below) / (above - below) if above > below else 0.0
+        return known[below] + share * (known[above] - known[below])
 
     def lane_seconds(self, size: Size) -> float | None:
         """Seconds of one lane's step in the fullest batch seen; None before the first step."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 
 from perfuse.errors import DeadlineExceeded, PerfuseError
 from perfuse_renderer.engine.limits import EngineSettings
-from perfuse_renderer.engine.pace import Pace
+from perfuse_renderer.engine.pace import Pace, Size
 from perfuse_renderer.engine.render import Place, Render
 from perfuse_renderer.engine.shares import Shares
 
@@ -84,8 +85,13 @@ class Queues:
         self._by_tenant.clear()
 
     def choose(self, max_lanes: int) -> list[Place]:
-        """The rows of the next step: of one size, fairly by tenant, each tenant's oldest first."""
+        """The rows of the next step: of one shape, fairly by tenant, each tenant's oldest first.
+
+        The batch is full, unless that would make the step longer than a tenant with few rows need
+        bear: its pictures take at most as many times as long as alone as there are tenants.
+        """
         left = {tenant: deque(queue) for tenant, queue in self._by_tenant.items()}
+        longest = self._longest_step(max_lanes)
         begun = self.running
         chosen: list[Place] = []
         lanes, planned = 0, defaultdict[str, float](float)
@@ -94,9 +100,12 @@ class Queues:
             place = left[tenant].popleft()
             if not left[tenant]:
                 del left[tenant]
-            if chosen and place.size != chosen[0].size:
+            if chosen and place.shape != chosen[0].shape:
                 continue
             if lanes and lanes + place.picture.lanes > max_lanes:
+                continue
+            if chosen and self._step_seconds(place.size, lanes + place.picture.lanes) > longest:
+                left.pop(tenant, None)
                 continue
             if place.row is None:
                 if begun >= self._settings.max_begun:
@@ -112,8 +121,32 @@ class Queues:
 
     def charge(self, places: Sequence[Place], seconds: float, lanes: int) -> None:
         """Count a step's seconds to the tenants of its rows."""
+        own: dict[str, int] = defaultdict(int)
         for place in places:
-            self._shares.charge(place.render.tenant, seconds * place.picture.lanes / lanes)
+            own[place.render.tenant] += place.picture.lanes
+        tenants, size = len(self._by_tenant), places[0].size
+        for tenant, count in own.items():
+            self._shares.charge(tenant, seconds * count / lanes)
+        self._shares.elapse(
+            seconds,
+            {tenant: tenants * self._step_seconds(size, count) for tenant, count in own.items()},
+        )
+
+    def _longest_step(self, max_lanes: int) -> float:
+        """Seconds that the next step may take, for the sake of whoever would step fastest alone."""
+        tenants = len(self._by_tenant)
+        if tenants < 2:
+            return math.inf
+        allowed = []
+        for tenant, queue in self._by_tenant.items():
+            lanes = sum(place.picture.lanes for place in queue)
+            # 0 for a size that never stepped: there is nothing to compare with yet.
+            if alone := self._step_seconds(queue[0].size, min(lanes, max_lanes)):
+                allowed.append(max(alone, tenants * alone - self._shares.owed(tenant)))
+        return min(allowed, default=math.inf)
+
+    def _step_seconds(self, size: Size, lanes: int) -> float:
+        return self._pace.step_seconds(size, lanes) or 0.0
 
 
 def _is_lost(render: Render, moment: float) -> bool:

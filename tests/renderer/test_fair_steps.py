@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +20,7 @@ from perfuse_renderer.engine.row import Picture
 MAX_LANES = 16
 FLOOD = 20
 SIZE = (16, 16)
+PLAN = cast(Any, SimpleNamespace(encodings=torch.zeros(77, 1)))
 Seconds = Callable[[int], float]
 SPEEDS: dict[str, Seconds] = {
     "lanes one after the other": lambda lanes: 0.5 * lanes,
@@ -45,8 +48,7 @@ class Denoiser:
         self.steps: dict[str, int] = {}
 
     def places(self, tenant: str, count: int) -> list[Place]:
-        plan = cast(Any, None)
-        asked = [Picture(plan, plan, 0, 10, 3.0, "ddim", *SIZE)] * count
+        asked = [Picture(PLAN, PLAN, 0, 10, 3.0, "ddim", *SIZE)] * count
         render = Render(tenant, asked, lambda event: None)
         return [Place(render, index) for index in range(count)]
 
@@ -150,8 +152,7 @@ def test_a_picture_of_a_size_never_seen_holds_nobody_up() -> None:
     denoiser = Denoiser(SPEEDS["in between"])
     denoiser.add("flood", FLOOD)
     denoiser.step()
-    plan = cast(Any, None)
-    render = Render("other", [Picture(plan, plan, 0, 10, 3.0, "ddim", 24, 24)], lambda event: None)
+    render = Render("other", [Picture(PLAN, PLAN, 0, 10, 3.0, "ddim", 24, 24)], lambda event: None)
     denoiser.queues.add([Place(render, 0)])
     denoiser.queues.drop_lost()
     chosen = denoiser.queues.choose(MAX_LANES)

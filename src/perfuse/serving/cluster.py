@@ -57,6 +57,8 @@ def _set_environment(*, owned: bool) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not owned:
         return
+    # Ray would give its actors what others leave of the machine; here they are what it is for.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Ray's ports are open to whoever has the token: nobody but this process and its own.
     mode = os.environ.setdefault("RAY_AUTH_MODE", "token")
     if mode == "token" and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():

@@ -9,7 +9,7 @@ AGAINST ?= HEAD
 # diffusers' imports remark on picture processors that nothing here uses.
 export TRANSFORMERS_VERBOSITY := error
 
-.PHONY: help install demo test lint types proto breaking bench bench-registry clean
+.PHONY: help install demo test lint types proto breaking bench bench-registry bench-renderer bench-trainer clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ demo: $(READY) ## Learn three concepts from pictures and combine them: demo/shee
 	$(BIN)/python -m perfuse_toybox.demo --out demo
 
 test: lint types ## Lint, types and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## Style and formatting, of the protos too
 	$(BIN)/ruff check .
@@ -46,6 +46,12 @@ bench: $(READY) ## Ratios against peers, measured here
 
 bench-registry: $(READY) ## The Registry beside MLflow's model registry server
 	$(BIN)/python -m bench.registry
+
+bench-renderer: $(READY) ## The Renderer beside stock diffusers, and under load
+	$(BIN)/python -m bench.renderer
+
+bench-trainer: $(READY) ## Training beside textual inversion, and packed beside one by one
+	$(BIN)/python -m bench.trainer
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -145,9 +145,23 @@ ALLOWED: dict[str, set[str]] = {
         "torch",
     },
     "perfuse_trainer": {"perfuse", "perfuse_trainer", *ENGINE},
+    "perfuse_trainer.admission": {*STORAGE, "perfuse_trainer", "sqlalchemy"},
+    "perfuse_trainer.image_messages": {*STORAGE, "perfuse_trainer", "google", "perfuse.v1"},
+    "perfuse_trainer.image_rows": {*STORAGE, "perfuse_trainer", "sqlalchemy"},
+    "perfuse_trainer.image_servicer": {
+        *("perfuse.errors", "perfuse.names", "perfuse.serving", "perfuse.storage", "perfuse.v1"),
+        *("perfuse_trainer", "google"),
+    },
+    "perfuse_trainer.image_sets": {*STORAGE, "perfuse_trainer", "sqlalchemy"},
+    "perfuse_trainer.image_stream": {*STORAGE, "perfuse_trainer", "perfuse.v1"},
+    "perfuse_trainer.intake": {"perfuse.errors", "perfuse_trainer"},
     "perfuse_trainer.migrations": {"perfuse_trainer", "alembic", "sqlalchemy"},
+    "perfuse_trainer.requests": {*STORAGE, "perfuse_trainer", "sqlalchemy"},
     "perfuse_trainer.schema": {*STORAGE, "perfuse_trainer"},
+    "perfuse_trainer.sweeping": {*STORAGE, "perfuse_trainer", "sqlalchemy"},
     "perfuse_trainer.tables": {*STORAGE, "sqlalchemy", "sqlmodel"},
+    "perfuse_trainer.upload": {*STORAGE, "perfuse_trainer", "PIL", "sqlalchemy"},
+    "perfuse_trainer.uploads": {*STORAGE, "perfuse_trainer"},
     "perfuse_toybox": {"perfuse", "perfuse_toybox", "perfuse_trainer", *ENGINE},
 }
 

@@ -137,9 +137,14 @@ def test_a_repeated_deletion_takes_nothing_else(acme: Tenant) -> None:
 
 
 def test_eight_at_once_make_one(acme: Tenant) -> None:
-    request = create(acme, image_set_id="tom", request_id=str(uuid4()))
-    made = at_once(*[partial(acme.call.CreateImageSet, request)] * 8)
-    assert made == [made[0]] * 8
+    """Also where a call is repeated while the first one is under way, and finds what that made."""
+    for number in range(6):
+        request = create(acme, image_set_id=f"tom-{number}", request_id=str(uuid4()))
+        made = at_once(*[partial(acme.call.CreateImageSet, request)] * 8)
+        assert made == [made[0]] * 8
+        gone = delete(made[0].name, request_id=str(uuid4()))  # type: ignore[attr-defined]
+        deleted = at_once(*[partial(acme.call.DeleteImageSet, gone)] * 8)
+        assert deleted == [deleted[0]] * 8
     request.request_id = ""
     request.image_set_id = "tim"
     made = at_once(*[partial(acme.call.CreateImageSet, request)] * 8)

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,8 @@ def measure(
     """
     sixteen = Sixteen(base, side, steps, guidance)
     calls: dict[str, Callable[[], float]] = {
-        f"{'concepts' if named else 'none'}, planned {'before' if before else 'now'}": (
-            lambda named=named, before=before: sixteen.render(named, before)
+        f"{'concepts' if named else 'none'}, planned {'before' if before else 'now'}": partial(
+            sixteen.render, named, before
         )
         for before in (True, False)
         for named in (True, False)

@@ -131,7 +131,7 @@ class Caller:
     def __init__(self, services: Services) -> None:
         self._metadata = services.metadata
         self._channel: Any = grpc.aio.insecure_channel(services.renderer)
-        self.stub: Any = RendererServiceStub(self._channel)
+        self.stub: Any = RendererServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def __aenter__(self) -> Self:
         return self

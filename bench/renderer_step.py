@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def measure_denoiser(
         return denoise(base, latents, timesteps, batches[count])
 
     calls: dict[str, Callable[[], Any]] = {STOCK: stock}
-    calls |= {str(count): lambda count=count: ours(count) for count in COUNTS}
+    calls |= {str(count): partial(ours, count) for count in COUNTS}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name in _rotated(list(calls), turn):
@@ -135,10 +136,10 @@ def measure_whole_step(
     for turn in range(rounds + 1):
         for name in _rotated(list(seconds), turn):
             if name == STOCK:
-                spent = _timed(lambda turn=turn: stock(turn))
+                spent = _timed(partial(stock, turn))
             else:
                 with attach(base.unet):
-                    spent = _timed(lambda name=name: steppers[name].step(places[name]))
+                    spent = _timed(partial(steppers[name].step, places[name]))
             if turn:
                 seconds[name].append(spent)
             advance()

@@ -57,6 +57,7 @@ def order(settings: wire.RenderSettings) -> RenderOrder:
         steps=settings.steps,
         guidance=settings.guidance if settings.HasField("guidance") else None,
         scheduler=settings.scheduler,
+        in_chunks=settings.long_prompt == wire.LONG_PROMPT_CHUNK,
     )
 
 
@@ -90,4 +91,5 @@ def record(value: Record) -> wire.RenderRecord:
         scheduler=value.scheduler,
         release=value.release,
         render_time=moment,
+        chunk_count=value.chunk_count,
     )

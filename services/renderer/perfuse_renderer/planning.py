@@ -88,6 +88,9 @@ class Planner:
         settings: Mapping[str, ConceptSettings],
         key_lock: KeyLock | None,
         field: str = "prompt",
+        *,
+        max_chunks: int = 1,
+        min_chunks: int = 1,
     ) -> PlannedPrompt:
         """The plan of a prompt that names concepts in place.
 
@@ -97,6 +100,7 @@ class Planner:
             settings: placeholder as written → its settings; others may be there too.
             key_lock: None takes the lock that the adapters were trained with.
             field: of the request, for messages.
+            max_chunks, min_chunks: as `perfuse.attach.plan` takes them.
 
         Raises:
             InvalidArgument, PromptRefused: a malformed or too long prompt, settings that disagree.
@@ -113,11 +117,20 @@ class Planner:
         key = (
             cut,
             key_lock,
+            (max_chunks, min_chunks),
             tuple((c.name, digests[c.name], c.bias, c.temperature) for c in concepts),
         )
         kept = self._plans.get(key)
         if kept is None:
-            made = await asyncio.to_thread(plan, self._base, cut, concepts, key_lock=key_lock)
+            made = await asyncio.to_thread(
+                plan,
+                self._base,
+                cut,
+                concepts,
+                key_lock=key_lock,
+                max_chunks=max_chunks,
+                min_chunks=min_chunks,
+            )
             self.computed += 1
             self._keep(key, made)
         else:

@@ -9,8 +9,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as release_of
+from typing import Any
 
-from perfuse.attach import BaseModel, unconditional
+from perfuse.attach import MAX_CHUNKS, BaseModel, ConditioningPlan, unconditional
 from perfuse.errors import InvalidArgument
 from perfuse.method import KeyLock
 from perfuse_renderer.backend import Backend
@@ -44,6 +45,8 @@ class RenderOrder:
     steps: int = 0
     guidance: float | None = None
     scheduler: str = ""
+    in_chunks: bool = False
+    """Whether a prompt that is too long is read in chunks, and not refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Record:
     scheduler: str
     release: str
     render_time: datetime
+    chunk_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class Studio:
         self.backend = backend
         self._planner = planner
         self._guidance = guidance
-        self._nothing = unconditional(base)
+        self._nothings: dict[int, ConditioningPlan] = {}
         self._release = release_of("perfuse")
 
     @property
@@ -123,19 +127,14 @@ class Studio:
         steps = order.steps or DEFAULT_STEPS
         guidance = self._guidance if order.guidance is None else order.guidance
         _require_known(order)
-        planning = [self._plan(asker, order, order.prompt, "prompt")]
-        if order.negative_prompt:
-            planning.append(self._plan(asker, order, order.negative_prompt, "negative_prompt"))
-        planned, *negatives = await asyncio.gather(*planning)
-        _require_named(order, [planned, *negatives])
-        negative = negatives[0] if negatives else None
-        against = negative.plan if negative else self._nothing
+        # Found out now, not in the middle of everyone's batch.
+        _require_steps(make_scheduler(self.base, order.scheduler), scheduler, steps)
+        planned, negative = await self._prompts(asker, order, compared=guidance > 1)
+        against = negative.plan if negative else await self._nothing(len(planned.plan.chunks))
         pictures = tuple(
             Picture(planned.plan, against, seed, steps, guidance, order.scheduler, *size)
             for seed in seeds
         )
-        # Found out now, not in the middle of everyone's batch.
-        make_scheduler(self.base, order.scheduler).set_timesteps(steps)
         return Commission(order, pictures, planned, negative, scheduler)
 
     async def render(
@@ -173,12 +172,47 @@ class Studio:
             scheduler=work.scheduler,
             release=self._release,
             render_time=datetime.now(UTC),
+            chunk_count=len(picture.plan.chunks),
         )
 
+    async def _prompts(
+        self, asker: Asker, order: RenderOrder, *, compared: bool
+    ) -> tuple[PlannedPrompt, PlannedPrompt | None]:
+        """The prompt and the negative prompt; of one length where guidance compares them."""
+        texts = {"prompt": order.prompt}
+        if order.negative_prompt:
+            texts["negative_prompt"] = order.negative_prompt
+
+        async def planned(least: int) -> list[PlannedPrompt]:
+            return await asyncio.gather(
+                *(self._plan(asker, order, texts[field], field, least) for field in texts)
+            )
+
+        prompts = await planned(1)
+        _require_named(order, prompts)
+        counts = {len(prompt.plan.chunks) for prompt in prompts}
+        if compared and len(counts) > 1:
+            prompts = await planned(max(counts))
+        return prompts[0], prompts[1] if len(prompts) > 1 else None
+
     async def _plan(
-        self, asker: Asker, order: RenderOrder, prompt: str, field: str
+        self, asker: Asker, order: RenderOrder, prompt: str, field: str, least: int
     ) -> PlannedPrompt:
-        return await self._planner.plan(asker, prompt, order.concepts, order.key_lock, field)
+        return await self._planner.plan(
+            asker,
+            prompt,
+            order.concepts,
+            order.key_lock,
+            field,
+            max_chunks=MAX_CHUNKS if order.in_chunks else 1,
+            min_chunks=least,
+        )
+
+    async def _nothing(self, chunks: int) -> ConditioningPlan:
+        """The plan of no prompt, as long as the one that it is compared with."""
+        if chunks not in self._nothings:
+            self._nothings[chunks] = await asyncio.to_thread(unconditional, self.base, chunks)
+        return self._nothings[chunks]
 
     def _size(self, order: RenderOrder) -> tuple[int, int]:
         own = self.picture_size
@@ -209,6 +243,15 @@ def _require_known(order: RenderOrder) -> None:
         raise InvalidArgument.in_field(
             "settings.key_lock", "choose LOCAL or GLOBAL; TRAINED_K is taken where it was trained"
         )
+
+
+def _require_steps(scheduler: Any, name: str, steps: int) -> None:
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError as error:
+        raise InvalidArgument.in_field(
+            "settings.steps", f"the scheduler {name} cannot take {steps}: {error}"
+        ) from error
 
 
 def _require_named(order: RenderOrder, planned: Sequence[PlannedPrompt]) -> None:

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19perfuse/v1/renderer.proto\x12\nperfuse.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x05\n\x0eRenderSettings\x12U\n\nbase_model\x18\x01 \x01(\tB6\xbaH3r.2,^baseModels/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xd8\x01\x01R\tbaseModel\x12\x30\n\x06prompt\x18\x02 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f(\x80@2\n^[^\\x00]*$R\x06prompt\x12=\n\x0fnegative_prompt\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f(\x80@2\n^[^\\x00]*$R\x0enegativePrompt\x12\x41\n\x08\x63oncepts\x18\x04 \x03(\x0b\x32\x1b.perfuse.v1.ConceptSettingsB\x08\xbaH\x05\x92\x01\x02\x10\x10R\x08\x63oncepts\x12;\n\x08key_lock\x18\x05 \x01(\x0e\x32\x16.perfuse.v1.RenderLockB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x07keyLock\x12$\n\x05seeds\x18\x06 \x03(\x03\x42\x0e\xbaH\x0b\x92\x01\x08\x10\x10\"\x04\"\x02(\x00R\x05seeds\x12*\n\x0bimage_count\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x10(\x00R\nimageCount\x12 \n\x05width\x18\x08 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x10(\x00R\x05width\x12\"\n\x06height\x18\t \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x10(\x00R\x06height\x12 \n\x05steps\x18\n \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00R\x05steps\x12\x38\n\x08guidance\x18\x0b \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00I@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x08guidance\x88\x01\x01\x12\x31\n\tscheduler\x18\x0c \x01(\tB\x13\xbaH\x10r\x0e\x18 2\n^[^\\x00]*$R\tscheduler\x12;\n\x06\x66ormat\x18\r \x01(\x0e\x32\x19.perfuse.v1.PictureFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x66ormatB\x0b\n\t_guidance\"\xb4\x02\n\x0f\x43onceptSettings\x12<\n\x0bplaceholder\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\xbaH\x13r\x11\x10\x01\x18\xc8\x01\x32\n^[^\\x00]*$R\x0bplaceholder\x12\x30\n\x04\x62ias\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x04\x62ias\x88\x01\x01\x12>\n\x0btemperature\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00$@)\xfc\xa9\xf1\xd2MbP?H\x01R\x0btemperature\x88\x01\x01\x12X\n\x07version\x18\x04 \x01(\tB>\xbaH;r624^([1-9][0-9]{0,17}|[a-z]([a-z0-9-]{0,61}[a-z0-9])?)$\xd8\x01\x01R\x07versionB\x07\n\x05_biasB\x0e\n\x0c_temperature\"\x84\x01\n\rRenderRequest\x12\x42\n\x08settings\x18\x01 \x01(\x0b\x32\x1a.perfuse.v1.RenderSettingsB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08settings\x12/\n\rpreview_every\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00R\x0cpreviewEvery\"\xdf\x01\n\x0eRenderResponse\x12,\n\x06queued\x18\x01 \x01(\x0b\x32\x12.perfuse.v1.QueuedH\x00R\x06queued\x12\x32\n\x08progress\x18\x02 \x01(\x0b\x32\x14.perfuse.v1.ProgressH\x00R\x08progress\x12/\n\x07preview\x18\x03 \x01(\x0b\x32\x13.perfuse.v1.PreviewH\x00R\x07preview\x12\x31\n\x05image\x18\x04 \x01(\x0b\x32\x19.perfuse.v1.RenderedImageH\x00R\x05imageB\x07\n\x05\x65vent\"X\n\x06Queued\x12\x1a\n\x08position\x18\x01 \x01(\x05R\x08position\x12\x32\n\x15\x65xpected_wait_seconds\x18\x02 \x01(\x01R\x13\x65xpectedWaitSeconds\"U\n\x08Progress\x12\x1f\n\x0bimage_index\x18\x01 \x01(\x05R\nimageIndex\x12\x12\n\x04step\x18\x02 \x01(\x05R\x04step\x12\x14\n\x05steps\x18\x03 \x01(\x05R\x05steps\"X\n\x07Preview\x12\x1f\n\x0bimage_index\x18\x01 \x01(\x05R\nimageIndex\x12\x12\n\x04step\x18\x02 \x01(\x05R\x04step\x12\x18\n\x07picture\x18\x03 \x01(\x0cR\x07picture\"\xaf\x01\n\rRenderedImage\x12\x1f\n\x0bimage_index\x18\x01 \x01(\x05R\nimageIndex\x12\x18\n\x07picture\x18\x02 \x01(\x0cR\x07picture\x12\x31\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x19.perfuse.v1.PictureFormatR\x06\x66ormat\x12\x30\n\x06record\x18\x04 \x01(\x0b\x32\x18.perfuse.v1.RenderRecordR\x06record\"\xb4\x04\n\x0cRenderRecord\x12\x1d\n\nbase_model\x18\x01 \x01(\tR\tbaseModel\x12\x34\n\x16\x62\x61se_model_fingerprint\x18\x02 \x01(\tR\x14\x62\x61seModelFingerprint\x12\x16\n\x06prompt\x18\x03 \x01(\tR\x06prompt\x12\'\n\x0fnegative_prompt\x18\x04 \x01(\tR\x0enegativePrompt\x12\x37\n\x08\x63oncepts\x18\x05 \x03(\x0b\x32\x1b.perfuse.v1.RenderedConceptR\x08\x63oncepts\x12\x19\n\x08key_lock\x18\x06 \x01(\tR\x07keyLock\x12\x1f\n\x0bplan_digest\x18\x07 \x01(\tR\nplanDigest\x12\x30\n\x14negative_plan_digest\x18\x08 \x01(\tR\x12negativePlanDigest\x12\x12\n\x04seed\x18\t \x01(\x03R\x04seed\x12\x14\n\x05width\x18\n \x01(\x05R\x05width\x12\x16\n\x06height\x18\x0b \x01(\x05R\x06height\x12\x14\n\x05steps\x18\x0c \x01(\x05R\x05steps\x12\x1a\n\x08guidance\x18\r \x01(\x01R\x08guidance\x12\x1c\n\tscheduler\x18\x0e \x01(\tR\tscheduler\x12\x18\n\x07release\x18\x0f \x01(\tR\x07release\x12;\n\x0brender_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrenderTime\"\x9b\x01\n\x0fRenderedConcept\x12 \n\x0bplaceholder\x18\x01 \x01(\tR\x0bplaceholder\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x16\n\x06\x64igest\x18\x03 \x01(\tR\x06\x64igest\x12\x12\n\x04\x62ias\x18\x04 \x01(\x01R\x04\x62ias\x12 \n\x0btemperature\x18\x05 \x01(\x01R\x0btemperature\"[\n\x15GenerateImagesRequest\x12\x42\n\x08settings\x18\x01 \x01(\x0b\x32\x1a.perfuse.v1.RenderSettingsB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08settings\"K\n\x16GenerateImagesResponse\x12\x31\n\x06images\x18\x01 \x03(\x0b\x32\x19.perfuse.v1.RenderedImageR\x06images\"\x1a\n\x18GetRendererStatusRequest\"\xb1\x02\n\x19GetRendererStatusResponse\x12>\n\x0b\x62\x61se_models\x18\x01 \x03(\x0b\x32\x1d.perfuse.v1.ResidentBaseModelR\nbaseModels\x12\x1e\n\nschedulers\x18\x02 \x03(\tR\nschedulers\x12#\n\rrunning_count\x18\x03 \x01(\x05R\x0crunningCount\x12#\n\rwaiting_count\x18\x04 \x01(\x05R\x0cwaitingCount\x12\x34\n\x16resident_adapter_count\x18\x05 \x01(\x05R\x14residentAdapterCount\x12\x34\n\x16resident_adapter_bytes\x18\x06 \x01(\x03R\x14residentAdapterBytes\"l\n\x11ResidentBaseModel\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x66ingerprint\x18\x02 \x01(\tR\x0b\x66ingerprint\x12!\n\x0cpicture_size\x18\x03 \x01(\x05R\x0bpictureSize*X\n\nRenderLock\x12\x1b\n\x17RENDER_LOCK_UNSPECIFIED\x10\x00\x12\x15\n\x11RENDER_LOCK_LOCAL\x10\x01\x12\x16\n\x12RENDER_LOCK_GLOBAL\x10\x02*y\n\rPictureFormat\x12\x1e\n\x1aPICTURE_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12PICTURE_FORMAT_PNG\x10\x01\x12\x17\n\x13PICTURE_FORMAT_JPEG\x10\x02\x12\x17\n\x13PICTURE_FORMAT_WEBP\x10\x03\x32\x8f\x02\n\x0fRendererService\x12\x41\n\x06Render\x12\x19.perfuse.v1.RenderRequest\x1a\x1a.perfuse.v1.RenderResponse0\x01\x12W\n\x0eGenerateImages\x12!.perfuse.v1.GenerateImagesRequest\x1a\".perfuse.v1.GenerateImagesResponse\x12`\n\x11GetRendererStatus\x12$.perfuse.v1.GetRendererStatusRequest\x1a%.perfuse.v1.GetRendererStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19perfuse/v1/renderer.proto\x12\nperfuse.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x06\n\x0eRenderSettings\x12U\n\nbase_model\x18\x01 \x01(\tB6\xbaH3r.2,^baseModels/[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xd8\x01\x01R\tbaseModel\x12\x30\n\x06prompt\x18\x02 \x01(\tB\x18\xe2\x41\x01\x02\xbaH\x11r\x0f(\x80@2\n^[^\\x00]*$R\x06prompt\x12=\n\x0fnegative_prompt\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f(\x80@2\n^[^\\x00]*$R\x0enegativePrompt\x12\x41\n\x08\x63oncepts\x18\x04 \x03(\x0b\x32\x1b.perfuse.v1.ConceptSettingsB\x08\xbaH\x05\x92\x01\x02\x10\x10R\x08\x63oncepts\x12;\n\x08key_lock\x18\x05 \x01(\x0e\x32\x16.perfuse.v1.RenderLockB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x07keyLock\x12$\n\x05seeds\x18\x06 \x03(\x03\x42\x0e\xbaH\x0b\x92\x01\x08\x10\x10\"\x04\"\x02(\x00R\x05seeds\x12*\n\x0bimage_count\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x10(\x00R\nimageCount\x12 \n\x05width\x18\x08 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x10(\x00R\x05width\x12\"\n\x06height\x18\t \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x80\x10(\x00R\x06height\x12 \n\x05steps\x18\n \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00R\x05steps\x12\x38\n\x08guidance\x18\x0b \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00I@)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x08guidance\x88\x01\x01\x12\x31\n\tscheduler\x18\x0c \x01(\tB\x13\xbaH\x10r\x0e\x18 2\n^[^\\x00]*$R\tscheduler\x12;\n\x06\x66ormat\x18\r \x01(\x0e\x32\x19.perfuse.v1.PictureFormatB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x06\x66ormat\x12\x41\n\x0blong_prompt\x18\x0e \x01(\x0e\x32\x16.perfuse.v1.LongPromptB\x08\xbaH\x05\x82\x01\x02\x10\x01R\nlongPromptB\x0b\n\t_guidance\"\xb4\x02\n\x0f\x43onceptSettings\x12<\n\x0bplaceholder\x18\x01 \x01(\tB\x1a\xe2\x41\x01\x02\xbaH\x13r\x11\x10\x01\x18\xc8\x01\x32\n^[^\\x00]*$R\x0bplaceholder\x12\x30\n\x04\x62ias\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00\x00\x00H\x00R\x04\x62ias\x88\x01\x01\x12>\n\x0btemperature\x18\x03 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00$@)\xfc\xa9\xf1\xd2MbP?H\x01R\x0btemperature\x88\x01\x01\x12X\n\x07version\x18\x04 \x01(\tB>\xbaH;r624^([1-9][0-9]{0,17}|[a-z]([a-z0-9-]{0,61}[a-z0-9])?)$\xd8\x01\x01R\x07versionB\x07\n\x05_biasB\x0e\n\x0c_temperature\"\x84\x01\n\rRenderRequest\x12\x42\n\x08settings\x18\x01 \x01(\x0b\x32\x1a.perfuse.v1.RenderSettingsB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08settings\x12/\n\rpreview_every\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xc8\x01(\x00R\x0cpreviewEvery\"\xdf\x01\n\x0eRenderResponse\x12,\n\x06queued\x18\x01 \x01(\x0b\x32\x12.perfuse.v1.QueuedH\x00R\x06queued\x12\x32\n\x08progress\x18\x02 \x01(\x0b\x32\x14.perfuse.v1.ProgressH\x00R\x08progress\x12/\n\x07preview\x18\x03 \x01(\x0b\x32\x13.perfuse.v1.PreviewH\x00R\x07preview\x12\x31\n\x05image\x18\x04 \x01(\x0b\x32\x19.perfuse.v1.RenderedImageH\x00R\x05imageB\x07\n\x05\x65vent\"X\n\x06Queued\x12\x1a\n\x08position\x18\x01 \x01(\x05R\x08position\x12\x32\n\x15\x65xpected_wait_seconds\x18\x02 \x01(\x01R\x13\x65xpectedWaitSeconds\"U\n\x08Progress\x12\x1f\n\x0bimage_index\x18\x01 \x01(\x05R\nimageIndex\x12\x12\n\x04step\x18\x02 \x01(\x05R\x04step\x12\x14\n\x05steps\x18\x03 \x01(\x05R\x05steps\"X\n\x07Preview\x12\x1f\n\x0bimage_index\x18\x01 \x01(\x05R\nimageIndex\x12\x12\n\x04step\x18\x02 \x01(\x05R\x04step\x12\x18\n\x07picture\x18\x03 \x01(\x0cR\x07picture\"\xaf\x01\n\rRenderedImage\x12\x1f\n\x0bimage_index\x18\x01 \x01(\x05R\nimageIndex\x12\x18\n\x07picture\x18\x02 \x01(\x0cR\x07picture\x12\x31\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x19.perfuse.v1.PictureFormatR\x06\x66ormat\x12\x30\n\x06record\x18\x04 \x01(\x0b\x32\x18.perfuse.v1.RenderRecordR\x06record\"\xd5\x04\n\x0cRenderRecord\x12\x1d\n\nbase_model\x18\x01 \x01(\tR\tbaseModel\x12\x34\n\x16\x62\x61se_model_fingerprint\x18\x02 \x01(\tR\x14\x62\x61seModelFingerprint\x12\x16\n\x06prompt\x18\x03 \x01(\tR\x06prompt\x12\'\n\x0fnegative_prompt\x18\x04 \x01(\tR\x0enegativePrompt\x12\x37\n\x08\x63oncepts\x18\x05 \x03(\x0b\x32\x1b.perfuse.v1.RenderedConceptR\x08\x63oncepts\x12\x19\n\x08key_lock\x18\x06 \x01(\tR\x07keyLock\x12\x1f\n\x0bplan_digest\x18\x07 \x01(\tR\nplanDigest\x12\x30\n\x14negative_plan_digest\x18\x08 \x01(\tR\x12negativePlanDigest\x12\x12\n\x04seed\x18\t \x01(\x03R\x04seed\x12\x14\n\x05width\x18\n \x01(\x05R\x05width\x12\x16\n\x06height\x18\x0b \x01(\x05R\x06height\x12\x14\n\x05steps\x18\x0c \x01(\x05R\x05steps\x12\x1a\n\x08guidance\x18\r \x01(\x01R\x08guidance\x12\x1c\n\tscheduler\x18\x0e \x01(\tR\tscheduler\x12\x18\n\x07release\x18\x0f \x01(\tR\x07release\x12;\n\x0brender_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrenderTime\x12\x1f\n\x0b\x63hunk_count\x18\x11 \x01(\x05R\nchunkCount\"\x9b\x01\n\x0fRenderedConcept\x12 \n\x0bplaceholder\x18\x01 \x01(\tR\x0bplaceholder\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\x12\x16\n\x06\x64igest\x18\x03 \x01(\tR\x06\x64igest\x12\x12\n\x04\x62ias\x18\x04 \x01(\x01R\x04\x62ias\x12 \n\x0btemperature\x18\x05 \x01(\x01R\x0btemperature\"[\n\x15GenerateImagesRequest\x12\x42\n\x08settings\x18\x01 \x01(\x0b\x32\x1a.perfuse.v1.RenderSettingsB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01R\x08settings\"K\n\x16GenerateImagesResponse\x12\x31\n\x06images\x18\x01 \x03(\x0b\x32\x19.perfuse.v1.RenderedImageR\x06images\"\x1a\n\x18GetRendererStatusRequest\"\xb1\x02\n\x19GetRendererStatusResponse\x12>\n\x0b\x62\x61se_models\x18\x01 \x03(\x0b\x32\x1d.perfuse.v1.ResidentBaseModelR\nbaseModels\x12\x1e\n\nschedulers\x18\x02 \x03(\tR\nschedulers\x12#\n\rrunning_count\x18\x03 \x01(\x05R\x0crunningCount\x12#\n\rwaiting_count\x18\x04 \x01(\x05R\x0cwaitingCount\x12\x34\n\x16resident_adapter_count\x18\x05 \x01(\x05R\x14residentAdapterCount\x12\x34\n\x16resident_adapter_bytes\x18\x06 \x01(\x03R\x14residentAdapterBytes\"l\n\x11ResidentBaseModel\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12 \n\x0b\x66ingerprint\x18\x02 \x01(\tR\x0b\x66ingerprint\x12!\n\x0cpicture_size\x18\x03 \x01(\x05R\x0bpictureSize*X\n\nRenderLock\x12\x1b\n\x17RENDER_LOCK_UNSPECIFIED\x10\x00\x12\x15\n\x11RENDER_LOCK_LOCAL\x10\x01\x12\x16\n\x12RENDER_LOCK_GLOBAL\x10\x02*X\n\nLongPrompt\x12\x1b\n\x17LONG_PROMPT_UNSPECIFIED\x10\x00\x12\x16\n\x12LONG_PROMPT_REFUSE\x10\x01\x12\x15\n\x11LONG_PROMPT_CHUNK\x10\x02*y\n\rPictureFormat\x12\x1e\n\x1aPICTURE_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12PICTURE_FORMAT_PNG\x10\x01\x12\x17\n\x13PICTURE_FORMAT_JPEG\x10\x02\x12\x17\n\x13PICTURE_FORMAT_WEBP\x10\x03\x32\x8f\x02\n\x0fRendererService\x12\x41\n\x06Render\x12\x19.perfuse.v1.RenderRequest\x1a\x1a.perfuse.v1.RenderResponse0\x01\x12W\n\x0eGenerateImages\x12!.perfuse.v1.GenerateImagesRequest\x1a\".perfuse.v1.GenerateImagesResponse\x12`\n\x11GetRendererStatus\x12$.perfuse.v1.GetRendererStatusRequest\x1a%.perfuse.v1.GetRendererStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,6 +59,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENDERSETTINGS'].fields_by_name['scheduler']._serialized_options = b'\272H\020r\016\030 2\n^[^\\x00]*$'
   _globals['_RENDERSETTINGS'].fields_by_name['format']._loaded_options = None
   _globals['_RENDERSETTINGS'].fields_by_name['format']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_RENDERSETTINGS'].fields_by_name['long_prompt']._loaded_options = None
+  _globals['_RENDERSETTINGS'].fields_by_name['long_prompt']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_CONCEPTSETTINGS'].fields_by_name['placeholder']._loaded_options = None
   _globals['_CONCEPTSETTINGS'].fields_by_name['placeholder']._serialized_options = b'\342A\001\002\272H\023r\021\020\001\030\310\0012\n^[^\\x00]*$'
   _globals['_CONCEPTSETTINGS'].fields_by_name['bias']._loaded_options = None
@@ -73,40 +75,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENDERREQUEST'].fields_by_name['preview_every']._serialized_options = b'\272H\007\032\005\030\310\001(\000'
   _globals['_GENERATEIMAGESREQUEST'].fields_by_name['settings']._loaded_options = None
   _globals['_GENERATEIMAGESREQUEST'].fields_by_name['settings']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
-  _globals['_RENDERLOCK']._serialized_start=3281
-  _globals['_RENDERLOCK']._serialized_end=3369
-  _globals['_PICTUREFORMAT']._serialized_start=3371
-  _globals['_PICTUREFORMAT']._serialized_end=3492
+  _globals['_RENDERLOCK']._serialized_start=3381
+  _globals['_RENDERLOCK']._serialized_end=3469
+  _globals['_LONGPROMPT']._serialized_start=3471
+  _globals['_LONGPROMPT']._serialized_end=3559
+  _globals['_PICTUREFORMAT']._serialized_start=3561
+  _globals['_PICTUREFORMAT']._serialized_end=3682
   _globals['_RENDERSETTINGS']._serialized_start=108
-  _globals['_RENDERSETTINGS']._serialized_end=821
-  _globals['_CONCEPTSETTINGS']._serialized_start=824
-  _globals['_CONCEPTSETTINGS']._serialized_end=1132
-  _globals['_RENDERREQUEST']._serialized_start=1135
-  _globals['_RENDERREQUEST']._serialized_end=1267
-  _globals['_RENDERRESPONSE']._serialized_start=1270
-  _globals['_RENDERRESPONSE']._serialized_end=1493
-  _globals['_QUEUED']._serialized_start=1495
-  _globals['_QUEUED']._serialized_end=1583
-  _globals['_PROGRESS']._serialized_start=1585
-  _globals['_PROGRESS']._serialized_end=1670
-  _globals['_PREVIEW']._serialized_start=1672
-  _globals['_PREVIEW']._serialized_end=1760
-  _globals['_RENDEREDIMAGE']._serialized_start=1763
-  _globals['_RENDEREDIMAGE']._serialized_end=1938
-  _globals['_RENDERRECORD']._serialized_start=1941
-  _globals['_RENDERRECORD']._serialized_end=2505
-  _globals['_RENDEREDCONCEPT']._serialized_start=2508
-  _globals['_RENDEREDCONCEPT']._serialized_end=2663
-  _globals['_GENERATEIMAGESREQUEST']._serialized_start=2665
-  _globals['_GENERATEIMAGESREQUEST']._serialized_end=2756
-  _globals['_GENERATEIMAGESRESPONSE']._serialized_start=2758
-  _globals['_GENERATEIMAGESRESPONSE']._serialized_end=2833
-  _globals['_GETRENDERERSTATUSREQUEST']._serialized_start=2835
-  _globals['_GETRENDERERSTATUSREQUEST']._serialized_end=2861
-  _globals['_GETRENDERERSTATUSRESPONSE']._serialized_start=2864
-  _globals['_GETRENDERERSTATUSRESPONSE']._serialized_end=3169
-  _globals['_RESIDENTBASEMODEL']._serialized_start=3171
-  _globals['_RESIDENTBASEMODEL']._serialized_end=3279
-  _globals['_RENDERERSERVICE']._serialized_start=3495
-  _globals['_RENDERERSERVICE']._serialized_end=3766
+  _globals['_RENDERSETTINGS']._serialized_end=888
+  _globals['_CONCEPTSETTINGS']._serialized_start=891
+  _globals['_CONCEPTSETTINGS']._serialized_end=1199
+  _globals['_RENDERREQUEST']._serialized_start=1202
+  _globals['_RENDERREQUEST']._serialized_end=1334
+  _globals['_RENDERRESPONSE']._serialized_start=1337
+  _globals['_RENDERRESPONSE']._serialized_end=1560
+  _globals['_QUEUED']._serialized_start=1562
+  _globals['_QUEUED']._serialized_end=1650
+  _globals['_PROGRESS']._serialized_start=1652
+  _globals['_PROGRESS']._serialized_end=1737
+  _globals['_PREVIEW']._serialized_start=1739
+  _globals['_PREVIEW']._serialized_end=1827
+  _globals['_RENDEREDIMAGE']._serialized_start=1830
+  _globals['_RENDEREDIMAGE']._serialized_end=2005
+  _globals['_RENDERRECORD']._serialized_start=2008
+  _globals['_RENDERRECORD']._serialized_end=2605
+  _globals['_RENDEREDCONCEPT']._serialized_start=2608
+  _globals['_RENDEREDCONCEPT']._serialized_end=2763
+  _globals['_GENERATEIMAGESREQUEST']._serialized_start=2765
+  _globals['_GENERATEIMAGESREQUEST']._serialized_end=2856
+  _globals['_GENERATEIMAGESRESPONSE']._serialized_start=2858
+  _globals['_GENERATEIMAGESRESPONSE']._serialized_end=2933
+  _globals['_GETRENDERERSTATUSREQUEST']._serialized_start=2935
+  _globals['_GETRENDERERSTATUSREQUEST']._serialized_end=2961
+  _globals['_GETRENDERERSTATUSRESPONSE']._serialized_start=2964
+  _globals['_GETRENDERERSTATUSRESPONSE']._serialized_end=3269
+  _globals['_RESIDENTBASEMODEL']._serialized_start=3271
+  _globals['_RESIDENTBASEMODEL']._serialized_end=3379
+  _globals['_RENDERERSERVICE']._serialized_start=3685
+  _globals['_RENDERERSERVICE']._serialized_end=3956
 # @@protoc_insertion_point(module_scope)

@@ -17,6 +17,12 @@ class RenderLock(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RENDER_LOCK_LOCAL: _ClassVar[RenderLock]
     RENDER_LOCK_GLOBAL: _ClassVar[RenderLock]
 
+class LongPrompt(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LONG_PROMPT_UNSPECIFIED: _ClassVar[LongPrompt]
+    LONG_PROMPT_REFUSE: _ClassVar[LongPrompt]
+    LONG_PROMPT_CHUNK: _ClassVar[LongPrompt]
+
 class PictureFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     PICTURE_FORMAT_UNSPECIFIED: _ClassVar[PictureFormat]
@@ -26,13 +32,16 @@ class PictureFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 RENDER_LOCK_UNSPECIFIED: RenderLock
 RENDER_LOCK_LOCAL: RenderLock
 RENDER_LOCK_GLOBAL: RenderLock
+LONG_PROMPT_UNSPECIFIED: LongPrompt
+LONG_PROMPT_REFUSE: LongPrompt
+LONG_PROMPT_CHUNK: LongPrompt
 PICTURE_FORMAT_UNSPECIFIED: PictureFormat
 PICTURE_FORMAT_PNG: PictureFormat
 PICTURE_FORMAT_JPEG: PictureFormat
 PICTURE_FORMAT_WEBP: PictureFormat
 
 class RenderSettings(_message.Message):
-    __slots__ = ("base_model", "prompt", "negative_prompt", "concepts", "key_lock", "seeds", "image_count", "width", "height", "steps", "guidance", "scheduler", "format")
+    __slots__ = ("base_model", "prompt", "negative_prompt", "concepts", "key_lock", "seeds", "image_count", "width", "height", "steps", "guidance", "scheduler", "format", "long_prompt")
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     NEGATIVE_PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +55,7 @@ class RenderSettings(_message.Message):
     GUIDANCE_FIELD_NUMBER: _ClassVar[int]
     SCHEDULER_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    LONG_PROMPT_FIELD_NUMBER: _ClassVar[int]
     base_model: str
     prompt: str
     negative_prompt: str
@@ -59,7 +69,8 @@ class RenderSettings(_message.Message):
     guidance: float
     scheduler: str
     format: PictureFormat
-    def __init__(self, base_model: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., concepts: _Optional[_Iterable[_Union[ConceptSettings, _Mapping]]] = ..., key_lock: _Optional[_Union[RenderLock, str]] = ..., seeds: _Optional[_Iterable[int]] = ..., image_count: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., scheduler: _Optional[str] = ..., format: _Optional[_Union[PictureFormat, str]] = ...) -> None: ...
+    long_prompt: LongPrompt
+    def __init__(self, base_model: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., concepts: _Optional[_Iterable[_Union[ConceptSettings, _Mapping]]] = ..., key_lock: _Optional[_Union[RenderLock, str]] = ..., seeds: _Optional[_Iterable[int]] = ..., image_count: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., scheduler: _Optional[str] = ..., format: _Optional[_Union[PictureFormat, str]] = ..., long_prompt: _Optional[_Union[LongPrompt, str]] = ...) -> None: ...
 
 class ConceptSettings(_message.Message):
     __slots__ = ("placeholder", "bias", "temperature", "version")
@@ -134,7 +145,7 @@ class RenderedImage(_message.Message):
     def __init__(self, image_index: _Optional[int] = ..., picture: _Optional[bytes] = ..., format: _Optional[_Union[PictureFormat, str]] = ..., record: _Optional[_Union[RenderRecord, _Mapping]] = ...) -> None: ...
 
 class RenderRecord(_message.Message):
-    __slots__ = ("base_model", "base_model_fingerprint", "prompt", "negative_prompt", "concepts", "key_lock", "plan_digest", "negative_plan_digest", "seed", "width", "height", "steps", "guidance", "scheduler", "release", "render_time")
+    __slots__ = ("base_model", "base_model_fingerprint", "prompt", "negative_prompt", "concepts", "key_lock", "plan_digest", "negative_plan_digest", "seed", "width", "height", "steps", "guidance", "scheduler", "release", "render_time", "chunk_count")
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -151,6 +162,7 @@ class RenderRecord(_message.Message):
     SCHEDULER_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     RENDER_TIME_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_COUNT_FIELD_NUMBER: _ClassVar[int]
     base_model: str
     base_model_fingerprint: str
     prompt: str
@@ -167,7 +179,8 @@ class RenderRecord(_message.Message):
     scheduler: str
     release: str
     render_time: _timestamp_pb2.Timestamp
-    def __init__(self, base_model: _Optional[str] = ..., base_model_fingerprint: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., concepts: _Optional[_Iterable[_Union[RenderedConcept, _Mapping]]] = ..., key_lock: _Optional[str] = ..., plan_digest: _Optional[str] = ..., negative_plan_digest: _Optional[str] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., scheduler: _Optional[str] = ..., release: _Optional[str] = ..., render_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    chunk_count: int
+    def __init__(self, base_model: _Optional[str] = ..., base_model_fingerprint: _Optional[str] = ..., prompt: _Optional[str] = ..., negative_prompt: _Optional[str] = ..., concepts: _Optional[_Iterable[_Union[RenderedConcept, _Mapping]]] = ..., key_lock: _Optional[str] = ..., plan_digest: _Optional[str] = ..., negative_plan_digest: _Optional[str] = ..., seed: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., steps: _Optional[int] = ..., guidance: _Optional[float] = ..., scheduler: _Optional[str] = ..., release: _Optional[str] = ..., render_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., chunk_count: _Optional[int] = ...) -> None: ...
 
 class RenderedConcept(_message.Message):
     __slots__ = ("placeholder", "version", "digest", "bias", "temperature")

@@ -169,8 +169,17 @@ class Place:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Places of one size can share a batch."""
+        """Height and width in pixels, which decide what a step takes."""
         return self.picture.height, self.picture.width
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Places of one shape can share a batch: height, width, and positions of the text.
+
+        Text of several chunks has a batch of its own. Filled up and masked it could share one, but
+        attention would then add up other numbers of terms than alone, and by slower kernels.
+        """
+        return *self.size, self.picture.positions
 
     @property
     def lane_steps(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from perfuse.attach import BaseModel, Conditioning, ConditioningPlan
+from perfuse.errors import WrongShape
 from perfuse_renderer.engine.schedulers import make_scheduler, step_arguments
 
 
@@ -24,6 +25,9 @@ class Picture:
         guidance: scale of classifier-free guidance.
         scheduler: by name; empty for the base model's own.
         height, width: in pixels.
+
+    Raises:
+        WrongShape: guidance would compare plans of different lengths.
     """
 
     plan: ConditioningPlan
@@ -34,6 +38,19 @@ class Picture:
     scheduler: str
     height: int
     width: int
+
+    def __post_init__(self) -> None:
+        own, against = len(self.plan.encodings), len(self.negative.encodings)
+        if self.lanes > 1 and own != against:
+            raise WrongShape(
+                f"the prompt has {own} positions and the negative prompt {against}; plan the "
+                "shorter one with the other's number of chunks as min_chunks"
+            )
+
+    @property
+    def positions(self) -> int:
+        """Of the text that its rows attend to."""
+        return len(self.plan.encodings)
 
     @property
     def lanes(self) -> int:

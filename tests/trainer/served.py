@@ -15,12 +15,12 @@ import atexit
 import itertools
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import grpc
@@ -30,30 +30,25 @@ from storage.databases import fresh_database
 from storage.stores import fresh_bucket
 
 from perfuse.adapter import digest
-from perfuse.errors import FailedPrecondition
-from perfuse.serving.edge import Call, Edge
-from perfuse.serving.guard import rpc
+from perfuse.client.registry import RegistryClient
+from perfuse.serving.edge import Edge
 from perfuse.serving.testing import IssuedTokens, serve
 from perfuse.serving.validation import ProtovalidateValidator
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.blobs_directory import DirectoryBlobs
 from perfuse.storage.database import AnyRow, Database
-from perfuse.storage.listing import Lists
 from perfuse.storage.moments import now
-from perfuse.storage.paging import PageTokens
 from perfuse.v1 import trainer_pb2 as wire
 from perfuse.v1.trainer_pb2_grpc import (
-    TrainerServiceServicer,
     TrainerServiceStub,
     add_TrainerServiceServicer_to_server,
 )
-from perfuse_trainer.image_servicer import ImageSetServicer
-from perfuse_trainer.image_sets import ImageSets
 from perfuse_trainer.resources import RunState
-from perfuse_trainer.schema import SCHEMA, page_token_key
+from perfuse_trainer.schema import SCHEMA
+from perfuse_trainer.servicer import TrainerServicer
 from perfuse_trainer.tables import IMAGE_SETS, IMAGES, RUNS
-from perfuse_trainer.uploads import Uploads
-from perfuse_trainer.vault import MAX_BLOB_BYTES, Vault
+from perfuse_trainer.trainer import Trainer
+from perfuse_trainer.vault import MAX_BLOB_BYTES
 
 __all__ = ["BACKENDS", "Installation", "Refusal", "Tenant", "refused", "trainer_installation"]
 
@@ -188,19 +183,16 @@ class Installation:
     Attributes:
         backend: One of `BACKENDS`.
         database, vault: Where it keeps everything.
-        image_sets, uploads: Over both.
+        image_sets, uploads: The rules over both.
         target: `127.0.0.1:port`.
         channel: To it, without credentials.
     """
 
-    def __init__(self, storage: Storage, database: Database, **options: Any) -> None:
+    def __init__(self, storage: Storage, trainer: Trainer) -> None:
         self.backend = storage.backend
-        self.storage = storage
-        self.database = database
-        self.vault = Vault(storage.blobs)
-        lists = Lists(database, PageTokens(page_token_key(database)))
-        self.image_sets = ImageSets(database, self.vault, lists)
-        self.uploads = Uploads(database, self.vault, **options)
+        self.storage, self.trainer = storage, trainer
+        self.database, self.vault = trainer.database, trainer.vault
+        self.image_sets, self.uploads = trainer.image_sets, trainer.uploads
         self.target = ""
         self.channel: Any = None
         self.tokens = IssuedTokens()
@@ -233,44 +225,6 @@ class Installation:
 _numbers = itertools.count(1)
 
 
-class ImagesAlone(ImageSetServicer, TrainerServiceServicer):
-    """Answers for image sets, and for no run."""
-
-    def __init__(self, installation: Installation, edge: Edge) -> None:
-        self.edge = edge
-        self.image_sets = installation.image_sets
-        self.uploads = installation.uploads
-
-    @rpc
-    async def CreateTrainingRun(self, request: Any, call: Call) -> wire.TrainingRun:
-        raise _NOT_HERE
-
-    @rpc
-    async def GetTrainingRun(self, request: Any, call: Call) -> wire.TrainingRun:
-        raise _NOT_HERE
-
-    @rpc
-    async def ListTrainingRuns(self, request: Any, call: Call) -> wire.ListTrainingRunsResponse:
-        raise _NOT_HERE
-
-    @rpc
-    async def CancelTrainingRun(self, request: Any, call: Call) -> wire.TrainingRun:
-        raise _NOT_HERE
-
-    @rpc
-    async def DeleteTrainingRun(self, request: Any, call: Call) -> Any:
-        raise _NOT_HERE
-
-    @rpc
-    async def WatchTrainingRun(
-        self, request: Any, call: Call
-    ) -> AsyncIterator[wire.WatchTrainingRunResponse]:
-        yield wire.WatchTrainingRunResponse()
-
-
-_NOT_HERE = FailedPrecondition("this servicer of a test answers for image sets alone")
-
-
 @contextmanager
 def trainer_storage(backend: str, folder: Path) -> Iterator[Storage]:
     """A database of its own, migrated, and an empty store.
@@ -288,27 +242,26 @@ def trainer_storage(backend: str, folder: Path) -> Iterator[Storage]:
 
 
 @contextmanager
-def installed(storage: Storage, **options: Any) -> Iterator[Installation]:
+def installed(storage: Storage) -> Iterator[Installation]:
     """A served Trainer over this storage; may be begun anew over the same."""
-    database = Database(storage.url)
+    trainer = Trainer(Database(storage.url), storage.blobs)
     try:
-        installation = Installation(storage, database, **options)
+        installation = Installation(storage, trainer)
         with _served(installation):
             yield installation
     finally:
-        database.close()
+        trainer.close()
 
 
 @contextmanager
-def trainer_installation(backend: str, folder: Path, **options: Any) -> Iterator[Installation]:
+def trainer_installation(backend: str, folder: Path) -> Iterator[Installation]:
     """A served Trainer over fresh storage.
 
     Args:
         backend: One of `BACKENDS`.
         folder: Empty; for a store that is a directory.
-        options: Of `Uploads`.
     """
-    with trainer_storage(backend, folder) as storage, installed(storage, **options) as found:
+    with trainer_storage(backend, folder) as storage, installed(storage) as found:
         yield found
 
 
@@ -350,7 +303,8 @@ def at_once(*works: Callable[[], object]) -> list[object]:
 @contextmanager
 def _served(installation: Installation) -> Iterator[None]:
     edge = Edge(installation.tokens, _validator())
-    servicer = ImagesAlone(installation, edge)
+    # Nothing here queues a run through it, so that no Registry is asked.
+    servicer = TrainerServicer(installation.trainer, cast(RegistryClient, None), (), edge)
     stack = AsyncExitStack()
     server = serve(
         (add_TrainerServiceServicer_to_server, servicer), edge=edge, tokens=installation.tokens
@@ -390,8 +344,3 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 def _on_loop(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run_coroutine_threadsafe(work, _loop()).result(_SECONDS)
-
-
-def messages(*parts_of_it: Iterable[wire.UploadImagesRequest]) -> list[wire.UploadImagesRequest]:
-    """Messages in a row."""
-    return list(itertools.chain(*parts_of_it))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, Table, bindparam, insert, select
 
-from perfuse.errors import RequestIdReused
+from perfuse.errors import PerfuseError, RequestIdReused
 from perfuse.storage.database import Database
 from perfuse.storage.moments import now
 
@@ -26,6 +26,14 @@ class Mutation:
     tenant: str
     mover: str
     request_id: str = ""
+
+
+class _DoneMeanwhile(Exception):
+    """The refusal came of the same request, sent twice at once: what it made was in its way."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 class Requests:
@@ -56,6 +64,9 @@ class Requests:
     ) -> Answer:
         """Do `work` in a transaction unless it was done before, and remember its answer with it.
 
+        On PostgreSQL the first call may be committed after its repetition has looked for an answer
+        and before that looks at the rows; what it then refuses, it looks for once more.
+
         Args:
             database: Where.
             mutation: Who asks, with the `request_id`; without one nothing is remembered.
@@ -73,7 +84,13 @@ class Requests:
             done, earlier = self.replayed(connection, mutation, method, content, kind)
             if done:
                 return cast(Answer, earlier)
-            answer = work(connection)
+            try:
+                answer = work(connection)
+            except PerfuseError:
+                done, earlier = self.replayed(connection, mutation, method, content, kind)
+                if done:
+                    raise _DoneMeanwhile(earlier) from None
+                raise
             if mutation.request_id:
                 connection.execute(
                     self._remember,
@@ -88,7 +105,10 @@ class Requests:
                 )
             return answer
 
-        return database.transact(do)
+        try:
+            return database.transact(do)
+        except _DoneMeanwhile as done:
+            return cast(Answer, done.answer)
 
     def replayed(
         self, connection: Connection, mutation: Mutation, method: str, content: object, kind: Any

@@ -39,7 +39,7 @@ def measure(base: BaseModel, advance: Step, *, steps: int = 400) -> dict[str, An
         steps: Of the whole run.
     """
     base.pipeline.to("cuda", torch.bfloat16)
-    Acceleration().apply(base)
+    Acceleration(channels_last=True).apply(base)
     whole_run(base, 512, 16, 2)  # warms up
     advance()
     torch.cuda.reset_peak_memory_stats()
@@ -55,7 +55,7 @@ def measure(base: BaseModel, advance: Step, *, steps: int = 400) -> dict[str, An
     advance()
     packs: dict[str, Any] = {}
     for checkpointing in (False, True):
-        Acceleration(checkpointing=checkpointing).apply(base)
+        Acceleration(channels_last=True, checkpointing=checkpointing).apply(base)
         for sizes in ((1, 2, 4, 8), (1, 2, 4), (1, 2), (1,)):
             try:
                 packs[f"checkpointing {checkpointing}"] = measure_packs(

@@ -24,7 +24,9 @@ def tables(record: dict[str, Any]) -> list[Table]:
     for name in ("contender", "ms", "ours ÷ it", "channels last ÷ it", "target"):
         steps.add_column(name, justify="left" if name == "contender" else "right")
     for base, found in record["step"].items():
-        steps.add_row(f"[b]{_NAMES[base]}, {found['side']} px, batch {found['batch']}[/b]")
+        steps.add_section()
+        steps.add_row(f"[b]{_NAMES[base]}[/b]")
+        steps.add_row(f"{found['side']} px, batch {found['batch']}")
         for name, milliseconds in found["step_ms"].items():
             bound = name in (LEAN, SCRIPT)
             steps.add_row(

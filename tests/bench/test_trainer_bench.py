@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from rich.console import Console
@@ -20,10 +21,11 @@ def test_every_contender_is_measured_and_drawn(tmp_path: Path) -> None:
     found = record["step"]["toybox"]
     assert set(found["step_ms"]) - {PACKAGE} == {OURS, CHOSEN, LEAN, SCRIPT}
     assert set(found["ours_to"]) - {PACKAGE} == {CHOSEN, LEAN, SCRIPT}
+    assert set(found["chosen_to"]) - {PACKAGE} == {OURS, LEAN, SCRIPT}
     (packs,) = record["packs"]
     assert packs["to_one_by_one"][1] == 1.0
     assert record["gpu"] is None
-    console = Console(record=True, quiet=True, width=120)
+    console = Console(record=True, file=io.StringIO(), width=120)
     for table in tables(record):
         console.print(table)
     shown = console.export_text()

@@ -21,8 +21,8 @@ class Acceleration:
     Attributes:
         dtype: Of the frozen weights and of what passes through them. What is trained, its
             optimiser, the gate and the loss stay in float32.
-        channels_last: Lay convolutions' tensors out pixel by pixel: as fast or faster on CPUs and
-            on GPUs with tensor cores.
+        channels_last: Lay convolutions' tensors out pixel by pixel, as tensor cores read them. On a
+            CPU it gains on one base and loses on another (bench/results/trainer.json): measure.
         checkpointing: Compute the denoiser's blocks again on the way back and keep only what goes
             in: about a third more time for far less memory, so that more runs share a pack.
         compile: A `torch.compile` backend for the denoiser, such as "inductor"; None runs it as it
@@ -31,7 +31,7 @@ class Acceleration:
     """
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    channels_last: bool = True
+    channels_last: bool = False
     checkpointing: bool = False
     compile: str | None = None
 

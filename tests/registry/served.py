@@ -301,7 +301,7 @@ def migrate(url: str) -> None:
 
 @contextmanager
 def _served(installation: Installation, probe_seconds: float) -> Iterator[None]:
-    edge = Edge(installation.tokens, _validator())
+    edge = Edge(installation.tokens, _validator(), threaded=True)
     servicer = RegistryServicer(installation.registry, edge)
 
     async def ready() -> None:

@@ -141,6 +141,7 @@ class TestEnd:
             async with serve((add, servicer), edge=edge, tokens=tokens) as served:
                 served.server.on_close(hook)
                 served.server.on_close(failing)
+                await eventually(SERVING, served.channel)
                 call = asyncio.ensure_future(answer(served, "wait"))
                 await begun.wait()
                 watch = health_pb2_grpc.HealthStub(served.channel).Watch(

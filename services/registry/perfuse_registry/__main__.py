@@ -159,7 +159,13 @@ async def _serve(settings: RegistrySettings) -> None:
     validator = ProtovalidateValidator()
     validator.prepare(*request_kinds())
     tracer, end_tracing = tracing.configure("perfuse-registry")
-    edge = Edge(settings.authenticator(), validator, tracer=tracer, threads=settings.threads)
+    edge = Edge(
+        settings.authenticator(),
+        validator,
+        tracer=tracer,
+        threads=settings.threads,
+        threaded=True,
+    )
 
     async def ready() -> None:
         await asyncio.to_thread(registry.check)

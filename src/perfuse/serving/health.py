@@ -8,6 +8,8 @@ watcher that has gone away silence the others.
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -19,7 +21,7 @@ LIVE = "live"
 
 _UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 # Watching needs no credential, so it must not cost what a stranger could exhaust.
-_MAX_WATCHERS = 64
+MAX_WATCHERS = 64
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
@@ -27,7 +29,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self._statuses = {"": NOT_SERVING, LIVE: SERVING}
-        self._watchers: set[asyncio.Event] = set()
+        self._watchers: set[asyncio.Event | threading.Event] = set()
         self._draining = False
 
     def add(self, service: str) -> None:
@@ -48,7 +50,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         for service in self._statuses:
             if service != LIVE:
                 self._statuses[service] = status
-        for watcher in self._watchers:
+        for watcher in list(self._watchers):
             watcher.set()
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> Any:
@@ -68,7 +70,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         """The status of one service, now and whenever it changes, until the server drains."""
-        if len(self._watchers) >= _MAX_WATCHERS:
+        if len(self._watchers) >= MAX_WATCHERS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers; use Check")
         changed = asyncio.Event()
         self._watchers.add(changed)
@@ -82,6 +84,29 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
                 if self._draining:
                     return
                 await changed.wait()
+                changed.clear()
+        finally:
+            self._watchers.discard(changed)
+
+    def watch_on_thread(
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> Iterator[health_pb2.HealthCheckResponse]:
+        """`Watch`, for a server of threads: it holds one."""
+        if len(self._watchers) >= MAX_WATCHERS:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers; use Check")
+        changed = threading.Event()
+        self._watchers.add(changed)
+        try:
+            context.add_callback(changed.set)
+            told = None
+            while context.is_active():
+                status = self._statuses.get(request.service, _UNKNOWN)
+                if status != told:
+                    told = status
+                    yield health_pb2.HealthCheckResponse(status=status)
+                if self._draining:
+                    return
+                changed.wait()
                 changed.clear()
         finally:
             self._watchers.discard(changed)

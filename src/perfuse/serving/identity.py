@@ -16,6 +16,7 @@ import json
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,7 @@ class TokenAuthenticator:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._log = structlog.get_logger("perfuse.serving.identity")
+        self._reloading = threading.Lock()
         self._stamp = _stamp(path)
         self._callers, faults = _read(path)
         if faults:
@@ -147,7 +149,10 @@ class TokenAuthenticator:
         token = bearer_token(metadata)
         stamp = _stamp(self._path)
         if stamp != self._stamp:
-            self._reload(stamp)
+            # Calls may be on threads: the others wait here until what has changed is read.
+            with self._reloading:
+                if stamp != self._stamp:
+                    self._reload(stamp)
         caller = self._callers.get(hashlib.sha256(token.encode()).digest())
         if caller is None:
             raise unknown_caller()
@@ -155,8 +160,8 @@ class TokenAuthenticator:
 
     def _reload(self, stamp: tuple[int, ...] | None) -> None:
         # The stamp is taken before reading: what is written meanwhile is read the next time.
-        self._stamp = stamp
         self._callers, faults = _read(self._path)
+        self._stamp = stamp
         self._log.info("tokens_reloaded", tokens=len(self._callers))
         for fault in faults:
             self._log.error("token_file_fault", problem=fault)

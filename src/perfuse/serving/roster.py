@@ -22,13 +22,24 @@ class Roster:
     answers them before any credential is asked for, with UNKNOWN and the parser's words.
 
     Attributes:
-        services: Full names of what was added.
-        handlers: For the server's `add_generic_rpc_handlers`.
+        methods: Handlers of each service, by name.
     """
 
     def __init__(self) -> None:
-        self.services: list[str] = []
-        self.handlers: list[Any] = []
+        self.methods: dict[str, dict[str, Any]] = {}
+
+    @property
+    def services(self) -> list[str]:
+        """Full names of what was added."""
+        return list(self.methods)
+
+    @property
+    def handlers(self) -> list[Any]:
+        """For the server's `add_generic_rpc_handlers`."""
+        return [
+            grpc.method_handlers_generic_handler(service, methods)
+            for service, methods in self.methods.items()
+        ]
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Take up a service.
@@ -53,8 +64,7 @@ class Roster:
                 )
             read = _reader(handler.request_deserializer, f"request of {service}/{name}")
             guarded[name] = handler._replace(request_deserializer=read)
-        self.handlers.append(grpc.method_handlers_generic_handler(service, guarded))
-        self.services.append(service)
+        self.methods[service] = guarded
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Nothing: generated code gives the same handlers twice.

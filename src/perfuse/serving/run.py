@@ -19,6 +19,7 @@ from perfuse.serving.edge import Edge
 from perfuse.serving.health import Health
 from perfuse.serving.roster import Adder, Roster
 from perfuse.serving.settings import ServingSettings, host_port, is_loopback
+from perfuse.serving.threaded import ThreadedServer
 
 Ready = Callable[[], Awaitable[None]]
 Hook = Callable[[], Awaitable[None] | None]
@@ -28,7 +29,7 @@ _PROBE_TIMEOUT = 10.0
 
 
 class Server:
-    """A grpc.aio server with health, reflection on loopback, and an orderly end.
+    """A gRPC server with health, reflection on loopback, and an orderly end.
 
     Args:
         edge: Of the servicers; closed when the server ends.
@@ -122,13 +123,26 @@ class Server:
         return self.port
 
     def _bound(self, roster: Roster) -> Any:
-        server = grpc.aio.server(options=self._options)
-        server.add_generic_rpc_handlers(tuple(roster.handlers))
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        server: Any
+        if self.edge.threaded:
+            server = ThreadedServer(
+                roster,
+                self.health,
+                # As many again for callers who take their time to send a request.
+                threads=2 * self.edge.thread_count,
+                backlog=self.edge.backlog,
+                options=self._options,
+            )
+        else:
+            server = grpc.aio.server(options=self._options)
+            server.add_generic_rpc_handlers(tuple(roster.handlers))
+            health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         if is_loopback(self._bind):
             # Elsewhere off: reflection would tell strangers what the server can do.
             names = (*roster.services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
+            reflection.enable_server_reflection(
+                names, server.inner if self.edge.threaded else server
+            )
         try:
             if self._credentials is None:
                 self.port = server.add_insecure_port(self._bind)

@@ -40,12 +40,7 @@ class Threads:
             ResourceExhausted: too much work waits already; it carries `retry_after`.
         """
         if self._begun >= self._most:
-            error = ResourceExhausted(
-                f"{self._begun} calls are at work or waiting, which is the limit; wait, then call "
-                "again"
-            )
-            error.retry_after = RETRY_SECONDS
-            raise error
+            raise too_much_work(self._begun)
         work = partial(contextvars.copy_context().run, function, *args, **kwargs)
         future: Future[T] = self._pool.submit(work)
         self._begun += 1
@@ -60,3 +55,23 @@ class Threads:
     async def close(self) -> None:
         """Give up what waits, and wait for what runs."""
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+
+
+class InPlace:
+    """Stands in for `Threads` where every call has a thread already."""
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the function returns or raises, run here and now."""
+        return function(*args, **kwargs)
+
+    async def close(self) -> None:
+        """Nothing."""
+
+
+def too_much_work(begun: int) -> ResourceExhausted:
+    """The refusal of a call when so many are at work or waiting."""
+    error = ResourceExhausted(
+        f"{begun} calls are at work or waiting, which is the limit; wait, then call again"
+    )
+    error.retry_after = RETRY_SECONDS
+    return error

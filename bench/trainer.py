@@ -45,7 +45,7 @@ class Plan:
     """
 
     rounds: int = 15
-    sd15_rounds: int = 3
+    sd15_rounds: int = 2
     packs: tuple[int, ...] = (1, 2, 4, 8)
     pack_rounds: tuple[tuple[int, int], ...] = ((16, 5), (2, 12))
     gpu: bool = True

@@ -108,7 +108,9 @@ ALLOWED: dict[str, set[str]] = {
         *("perfuse.client", "perfuse.errors", "perfuse.serving", "perfuse.v1"),
         "perfuse_renderer",
     },
-    "perfuse_renderer.cluster": {"perfuse.errors", "perfuse_renderer", "ray"},
+    "perfuse_renderer.cluster": {
+        *("perfuse.errors", "perfuse.serving", "perfuse_renderer", "ray"),
+    },
     "perfuse_renderer.journey": {
         *("perfuse.attach", "perfuse.errors", "perfuse_renderer", "ray"),
     },

@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from bases import load_prepared, random_adapter, words_covariance
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -28,7 +29,7 @@ from perfuse.v1 import registry_pb2, renderer_pb2
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
 from perfuse.v1.renderer_pb2_grpc import RendererServiceStub
 
-SECONDS = 60.0
+SECONDS = 200.0
 
 
 def free_port() -> int:
@@ -83,8 +84,10 @@ class Platform:
     base: BaseModel
 
 
-@pytest.fixture(scope="module")
-def platform(tiny_sd15_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+@pytest.fixture(scope="module", params=["local", "serve"])
+def platform(
+    request: pytest.FixtureRequest, tiny_sd15_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
     home = tmp_path_factory.mktemp("platform")
     model = home / "tiny"
     shutil.copytree(tiny_sd15_dir, model)
@@ -101,6 +104,8 @@ def platform(tiny_sd15_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         "PERFUSE_RENDERER_REGISTRY": f"127.0.0.1:{ports['perfuse_registry']}",
         "PERFUSE_RENDERER_TOKEN_FILE": str(home / "tokens"),
         "PERFUSE_RENDERER_ADAPTER_DIRECTORY": str(home / "cache"),
+        "PERFUSE_RENDERER_BACKEND": request.param,
+        "PERFUSE_RENDERER_OBJECT_STORE_MEGABYTES": "128",
         "OMP_NUM_THREADS": "1",
     }
     assert command("perfuse_registry", "migrate", **environment).returncode == 0
@@ -228,13 +233,51 @@ def test_without_the_registry_what_is_cached_renders_on(platform: Platform) -> N
         draw(platform, "acme", "a <unseen>")
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
     renderer = platform.processes["perfuse_renderer"]
-    renderer.send_signal(signal.SIGTERM)
+    own = psutil.Process(renderer.pid).children(recursive=True)
+    request = renderer_pb2.RenderRequest(
+        settings=renderer_pb2.RenderSettings(
+            prompt="on a <seat>", seeds=[1, 2], steps=100, width=16, height=16
+        )
+    )
+    images = 0
+    for event in platform.renderer.Render(request, metadata=platform.tokens["acme"]):
+        if (event.progress.image_index, event.progress.step) == (0, 1):
+            renderer.send_signal(signal.SIGTERM)
+        images += event.HasField("image")
+    assert images == 2
     assert renderer.wait(SECONDS) == 0
+    assert psutil.wait_procs(own, timeout=10)[1] == []
     said = platform.renderer_log.read_text()
     assert "Traceback" not in said
     assert "on a" not in said
     for ((_, token),) in platform.tokens.values():
         assert token.removeprefix("Bearer ") not in said
+
+
+def test_a_kill_leaves_no_process_of_ray_behind() -> None:
+    """But two agents of Ray's, which look for their parent for about a minute, then end."""
+    opened = """
+import time
+from perfuse_renderer.cluster import Cluster
+from perfuse_renderer.settings import RendererSettings
+cluster = Cluster(RendererSettings(backend="serve", object_store_megabytes=128))
+print("open", flush=True)
+time.sleep(600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", opened], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        own = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "Agent" not in child.name()
+        ]
+        assert len(own) > 3
+    finally:
+        process.kill()
+        process.communicate()
+    assert psutil.wait_procs(own, timeout=20)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -244,6 +287,7 @@ def test_without_the_registry_what_is_cached_renders_on(platform: Platform) -> N
         ({"BASE_MODELS": "tiny"}, "write id=directory"),
         ({"BASE_MODELS": "tiny=/nowhere", "REGISTRY": "registry:7071"}, "in plain text"),
         ({"BASE_MODELS": "tiny=/nowhere"}, "TOKEN_FILE is not set"),
+        ({"BACKEND": "serve", "RAY_ADDRESS": "ray://head:10001"}, "nothing can be streamed"),
     ],
 )
 def test_bad_settings_end_in_one_sentence(environment: dict[str, str], sentence: str) -> None:

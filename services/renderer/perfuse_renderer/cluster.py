@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import math
-import os
-import secrets
 from importlib.metadata import version as release_of
 from typing import Any
 
@@ -15,15 +12,14 @@ import ray
 from ray import serve
 from ray.serve.api import RunTarget
 
-from perfuse.errors import FailedPrecondition, Unavailable
+from perfuse.errors import FailedPrecondition
+from perfuse.serving.cluster import join
 from perfuse_renderer.replica import EngineReplica, ReplicaSettings
 from perfuse_renderer.settings import RendererSettings
 
 _POLL_SECONDS = 0.2
 _STARTS = 3
 """Attempts to start a replica before its application counts as failed."""
-
-_log = logging.getLogger(__name__)
 
 
 class Cluster:
@@ -46,27 +42,12 @@ class Cluster:
     def __init__(self, settings: RendererSettings, base_models: int = 1) -> None:
         self.owned = settings.ray_address is None
         self._settings = settings
-        _set_environment(self.owned)
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if self.owned:
-            wanted = settings.replicas_max * settings.replica_cpus * base_models
-            ray.init(
-                "local",
-                # Only Ray's book-keeping: a machine with fewer has replicas share them.
-                num_cpus=max(os.cpu_count() or 1, math.ceil(wanted)),
-                include_dashboard=False,
-                object_store_memory=settings.object_store_megabytes << 20,
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
-        else:
-            try:
-                ray.init(settings.ray_address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise Unavailable(
-                    f"no Ray cluster answers at {settings.ray_address}: {error}. Start it, or "
-                    "unset PERFUSE_RENDERER_RAY_ADDRESS to have one started here"
-                ) from None
+        join(
+            settings.ray_address,
+            "PERFUSE_RENDERER_RAY_ADDRESS",
+            cpus=settings.replicas_max * settings.replica_cpus * base_models,
+            object_store_megabytes=settings.object_store_megabytes,
+        )
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled")
 
@@ -142,21 +123,3 @@ class Cluster:
         """The same for the same replicas of the same release."""
         made_from = (release_of("perfuse"), replica, sorted(self._options(replica).items()))
         return hashlib.sha256(repr(made_from).encode()).hexdigest()[:12]
-
-
-def _set_environment(owned: bool) -> None:
-    """What Ray reads, and hands on to its processes."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
-    if not owned:
-        return
-    # By default Ray's workers give way to whatever else runs; these are what it runs for.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    # Ray's ports are open to whoever has the token: nobody but this process and its own.
-    mode = os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if mode == "token" and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    # It read them when it was imported; as `ray.init` does where it chooses the mode itself.
-    raylet: Any = ray._raylet
-    raylet.Config.initialize("")
-    raylet.AuthenticationTokenLoader.instance().reset_cache()

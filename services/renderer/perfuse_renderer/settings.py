@@ -26,6 +26,8 @@ class RendererSettings(ServingSettings):
         dtype: of the weights.
         guidance: where a request says none.
         max_lanes: rows of the denoiser's batch; a picture with guidance takes two.
+        compile: compile the denoiser while starting, for pictures of the base model's own size;
+            takes minutes, and a C++ compiler on a CPU. Other sizes are rendered without.
         max_waiting: pictures in the queue, everyone's.
         max_waiting_of_tenant: pictures in the queue, one tenant's.
         adapter_directory: where adapters are kept on disk; None for memory alone.
@@ -57,6 +59,7 @@ class RendererSettings(ServingSettings):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     guidance: float = Field(default=7.5, ge=0, le=50)
     max_lanes: int = Field(default=16, ge=2, le=256)
+    compile: bool = False
     max_waiting: int = Field(default=1024, ge=1)
     max_waiting_of_tenant: int = Field(default=256, ge=1)
     adapter_directory: Path | None = None

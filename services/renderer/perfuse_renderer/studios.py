@@ -119,4 +119,5 @@ def _limits(settings: RendererSettings) -> EngineSettings:
         max_lanes=settings.max_lanes,
         max_waiting=settings.max_waiting,
         max_waiting_of_tenant=settings.max_waiting_of_tenant,
+        compile=settings.compile,
     )

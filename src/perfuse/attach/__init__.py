@@ -34,7 +34,7 @@ from perfuse.attach.projection import (
     strength,
 )
 from perfuse.attach.prompt import Named, Prompt
-from perfuse.attach.render import denoise, generate
+from perfuse.attach.render import denoise, generate, predict
 from perfuse.attach.silence import silence_loading
 from perfuse.attach.tokens import Slot, Tokens
 
@@ -72,6 +72,7 @@ __all__ = [
     "plain_keys",
     "plain_projections",
     "plan",
+    "predict",
     "prepare",
     "silence_loading",
     "split",

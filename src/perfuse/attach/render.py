@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,6 +13,9 @@ from perfuse.attach.conditioning import Conditioning, concatenate
 from perfuse.attach.plan import ConditioningPlan, stack, unconditional
 from perfuse.attach.processor import KEYWORD, ConditionedAttention, attach, is_attached
 from perfuse.errors import FailedPrecondition, InvalidArgument, WrongShape
+
+Predict = Callable[..., torch.Tensor]
+"""`predict`, or what stands in for it."""
 
 
 @torch.no_grad()
@@ -94,6 +97,7 @@ def denoise(
     conditioning: Conditioning,
     *,
     time_ids: torch.Tensor | None = None,
+    call: Predict | None = None,
 ) -> torch.Tensor:
     """The denoiser's prediction for rows that may each be at another timestep.
 
@@ -105,6 +109,7 @@ def denoise(
         timesteps: [B].
         conditioning: B rows.
         time_ids: [B, 6], SDXL's sizes and crop; by default the latents' own size, no crop.
+        call: `predict`, or the same compiled.
 
     Returns:
         The prediction [B, 4, h, w]: noise or velocity, as `base.prediction_type` says.
@@ -123,17 +128,47 @@ def denoise(
         raise FailedPrecondition(
             "the denoiser is not attached, so it would not see the conditioning; call attach(unet)"
         )
-    added = None
-    if base.pooled:
-        if time_ids is None:
-            time_ids = _time_ids(base, latents)
-        added = {"text_embeds": conditioning.pooled, "time_ids": time_ids}
-    prediction: torch.Tensor = base.unet(
+    if base.pooled and time_ids is None:
+        time_ids = _time_ids(base, latents)
+    return (call or predict)(
+        base.unet,
         latents,
         timesteps,
-        encoder_hidden_states=conditioning.encodings,
+        conditioning.keys,
+        conditioning.values,
+        conditioning.encodings,
+        conditioning.pooled,
+        time_ids,
+    )
+
+
+def predict(
+    unet: Any,
+    latents: torch.Tensor,
+    timesteps: torch.Tensor,
+    keys: tuple[torch.Tensor, ...],
+    values: tuple[torch.Tensor, ...],
+    encodings: torch.Tensor,
+    pooled: torch.Tensor | None,
+    time_ids: torch.Tensor | None,
+) -> torch.Tensor:
+    """The call of an attached denoiser, on tensors alone so that it can be compiled.
+
+    What is in the tensors, whose concepts and at which timestep, does not change the graph.
+
+    Args:
+        unet: attached.
+        latents, timesteps: as `denoise` takes them.
+        keys, values, encodings, pooled: of a `Conditioning`.
+        time_ids: [B, 6] where there is a pooled encoding, else None.
+    """
+    added = None if pooled is None else {"text_embeds": pooled, "time_ids": time_ids}
+    prediction: torch.Tensor = unet(
+        latents,
+        timesteps,
+        encoder_hidden_states=encodings,
         added_cond_kwargs=added,
-        cross_attention_kwargs={KEYWORD: conditioning},
+        cross_attention_kwargs={KEYWORD: Conditioning(keys, values, encodings, pooled)},
         return_dict=False,
     )[0]
     return prediction

@@ -11,9 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from functools import partial
 
 import torch
@@ -21,7 +19,9 @@ import torch
 from perfuse.attach import BaseModel, attach, denoise, is_attached
 from perfuse.errors import NotFinite, PerfuseError, Unavailable
 from perfuse_renderer.engine.admission import Admission
+from perfuse_renderer.engine.compiled import CompiledDenoiser
 from perfuse_renderer.engine.decoder import Decoder
+from perfuse_renderer.engine.errands import Errands
 from perfuse_renderer.engine.limits import EngineSettings
 from perfuse_renderer.engine.pace import Pace, Size
 from perfuse_renderer.engine.queues import Queues
@@ -46,7 +46,8 @@ class Engine:
     Args:
         base: the base model; attached here if it is not.
         settings: limits.
-        denoiser: one step of the denoiser; another may be given to watch it.
+        denoiser: one step of the denoiser, as `perfuse.attach.denoise`; another may be given to
+            watch it. None takes the one that the settings ask for.
         decoder: from latents to pixels; another may be given likewise.
         clock: seconds, by which the denoiser's time is shared out.
     """
@@ -55,7 +56,7 @@ class Engine:
         self,
         base: BaseModel,
         settings: EngineSettings | None = None,
-        denoiser: Denoise = denoise,
+        denoiser: Denoise | None = None,
         *,
         decoder: Decoder | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -65,16 +66,18 @@ class Engine:
         self.pace = Pace()
         self.steps_taken = 0
         self._attachment = None if is_attached(base.unet) else attach(base.unet)
+        if denoiser is None and self.settings.compile:
+            denoiser = CompiledDenoiser(base, cuda_graphs=self.settings.cuda_graphs)
         self._stepper = Stepper(
             base,
-            denoiser,
+            denoiser or denoise,
             self.settings.max_lanes,
             buckets=self.settings.buckets() if self.settings.pad else (),
             clock=clock,
         )
         self._decoder = decoder or Decoder(base)
         self._queues = Queues(self.settings, self.pace)
-        self._errands: deque[tuple[Callable[[], None], Future[None]]] = deque()
+        self._errands = Errands()
         self._admission = Admission(self.settings, self.pace)
         self._wake = threading.Condition()
         self._resting = False
@@ -101,9 +104,15 @@ class Engine:
             render.tell(ahead)
             self._wake.notify()
 
-    def warm_up(self, sizes: Sequence[Size] = (), lanes: Sequence[int] = ()) -> None:
+    def warm_up(
+        self,
+        sizes: Sequence[Size] = (),
+        lanes: Sequence[int] = (),
+        chunks: Sequence[int] = (1,),
+    ) -> None:
         """Step every kind of batch that renders will need, so that the first caller's is fast.
 
+        Where the denoiser is compiled, it is for these kinds alone; others are stepped without.
         Blocks until it is done; what renders are here wait meanwhile. Afterwards the pace is
         known, and as many lanes as fit into the device's memory are the most.
 
@@ -111,23 +120,28 @@ class Engine:
             sizes: heights and widths in pixels; empty for the base model's own.
             lanes: rows of a batch, each up to `max_lanes`; empty for all of
                 `EngineSettings.buckets`.
+            chunks: of the text that rows attend to; long prompts have several.
 
         Raises:
-            FailedPrecondition: not even the smallest batch fits into memory.
+            FailedPrecondition: not even the smallest batch fits into memory, or the denoiser
+                cannot be compiled.
             Unavailable: the engine is draining.
         """
         own = self.base.unet.config.sample_size * self.base.pipeline.vae_scale_factor
-        self._on_own_thread(
-            partial(
-                warm,
-                self.base,
-                self._stepper,
-                self._decoder,
-                self.pace,
-                sizes or [(own, own)],
-                lanes or self.settings.buckets(),
-            )
+        warming = partial(
+            warm,
+            *(self.base, self._stepper, self._decoder, self.pace),
+            sizes or [(own, own)],
+            lanes or self.settings.buckets(),
+            chunks,
         )
+        # Compiled graphs belong to the thread that made them, so theirs is the engine's.
+        with self._wake:
+            if self._draining:
+                raise _draining()
+            done = self._errands.add(warming)
+            self._wake.notify()
+        done.result()
 
     def wake(self) -> None:
         """Have cancelled renders noticed although nothing steps."""
@@ -168,16 +182,6 @@ class Engine:
         if self._attachment is not None:
             self._attachment.detach()
 
-    def _on_own_thread(self, errand: Callable[[], None]) -> None:
-        """Compiled graphs belong to the thread that made them, so theirs is the engine's."""
-        done: Future[None] = Future()
-        with self._wake:
-            if self._draining:
-                raise _draining()
-            self._errands.append((errand, done))
-            self._wake.notify()
-        done.result()
-
     # The engine's thread.
 
     def _run(self) -> None:
@@ -190,9 +194,9 @@ class Engine:
                 if self._closing:
                     self._give_all_up()
                     return
-                errand = self._errands.popleft() if self._errands else None
+                errand = self._errands.take()
             if errand is not None:
-                _go(*errand)
+                self._errands.run(*errand)
                 continue
             try:
                 self._cycle()
@@ -271,17 +275,7 @@ class Engine:
 
     def _give_all_up(self) -> None:
         self._queues.give_all_up(_draining())
-        for _, done in self._errands:
-            done.set_exception(_draining())
-
-
-def _go(errand: Callable[[], None], done: Future[None]) -> None:
-    try:
-        errand()
-    except Exception as error:
-        done.set_exception(error)
-    else:
-        done.set_result(None)
+        self._errands.give_all_up(_draining())
 
 
 def _finished(place: Place, result: torch.Tensor | Exception) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from perfuse.attach import BaseModel, Conditioning, concatenate
 from perfuse.errors import ResourceExhausted
+from perfuse_renderer.engine.compiled import CompiledDenoiser
 from perfuse_renderer.engine.render import Place
 from perfuse_renderer.engine.row import Picture, Row
 
@@ -122,7 +123,7 @@ class Stepper:
 
     @torch.no_grad()
     def trial(self, latents: torch.Tensor, conditioning: Conditioning) -> float:
-        """A step that nobody waits for, and the seconds that it took.
+        """A step that nobody waits for, compiled if that is wanted, and the seconds that it took.
 
         Raises:
             torch.OutOfMemoryError: it does not fit.
@@ -130,6 +131,8 @@ class Stepper:
         # As a batch of rows comes: in memory of its own, timesteps as floats.
         latents = torch.cat([latents])
         timesteps = torch.zeros(len(latents), device=latents.device)
+        if isinstance(self._denoise, CompiledDenoiser):
+            self._denoise.prepare(latents, conditioning)
         began = self._clock()
         self._denoise(self._base, latents, timesteps, conditioning)
         _wait_for(latents)

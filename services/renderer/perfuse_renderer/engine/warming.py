@@ -28,6 +28,7 @@ def warm(
     pace: Pace,
     sizes: Sequence[Size],
     lanes: Sequence[int],
+    chunks: Sequence[int],
 ) -> None:
     """Step batches of every size and number of lanes, and decode a picture of every size.
 
@@ -41,31 +42,40 @@ def warm(
         pace: that learns.
         sizes: heights and widths in pixels.
         lanes: rows of a batch; one that does not fit is left out.
+        chunks: of the text that they attend to.
 
     Raises:
         FailedPrecondition: not even the smallest batch fits.
     """
-    nothing = unconditional(base).conditioning
     for size in sizes:
         latents = torch.zeros(latent_shape(base, *size), dtype=base.dtype, device=base.device)
-        fitting = 0
-        for count in sorted(lanes):
-            try:
-                for _ in range(_TRIALS):
-                    seconds = stepper.trial(
-                        latents.expand(count, -1, -1, -1), concatenate([nothing] * count)
-                    )
-            except torch.OutOfMemoryError:
-                stepper.release()
-                break
-            pace.learn(size, count, seconds)
-            fitting = count
-        if not fitting:
-            raise FailedPrecondition(
-                f"a step of {min(lanes)} pictures of {size[0]} × {size[1]} does not fit into the "
-                "device's memory. Use a larger device, a smaller dtype or smaller pictures"
-            )
-        if fitting < max(lanes):
-            stepper.max_lanes = min(stepper.max_lanes, fitting)
-            _log.warning("%d × %d: only %d lanes fit into memory", *size, fitting)
+        for length in chunks:
+            nothing = unconditional(base, length).conditioning
+            fitting = 0
+            for count in sorted(lanes):
+                try:
+                    batch = latents.expand(count, -1, -1, -1), concatenate([nothing] * count)
+                    seconds = [stepper.trial(*batch) for _ in range(_TRIALS)]
+                except torch.OutOfMemoryError:
+                    stepper.release()
+                    break
+                pace.learn(size, count, seconds[-1])
+                fitting = count
+            _judge(stepper, size, fitting, lanes)
         decoder.pixels(latents)
+
+
+def _judge(stepper: Stepper, size: Size, fitting: int, lanes: Sequence[int]) -> None:
+    """From now on batches have no more lanes than fit.
+
+    Raises:
+        FailedPrecondition: none do.
+    """
+    if not fitting:
+        raise FailedPrecondition(
+            f"a step of {min(lanes)} pictures of {size[0]} × {size[1]} does not fit into the "
+            "device's memory. Use a larger device, a smaller dtype or smaller pictures"
+        )
+    if fitting < max(lanes):
+        stepper.max_lanes = min(stepper.max_lanes, fitting)
+        _log.warning("%d × %d: only %d lanes fit into memory", *size, fitting)

@@ -16,9 +16,9 @@ from bench.trainer_packs import measure as measure_packs
 from bench.trainer_steps import SUPER_CATEGORY, clock, encoded
 from bench.trainer_steps import measure as measure_steps
 from perfuse.attach import BaseModel, attach
-from perfuse_trainer.acceleration import Acceleration
-from perfuse_trainer.loop import TrainingLoop
-from perfuse_trainer.settings import TrainingSettings
+from perfuse_trainer.learning.acceleration import Acceleration
+from perfuse_trainer.learning.loop import TrainingLoop
+from perfuse_trainer.learning.settings import TrainingSettings
 
 PAPER_SECONDS = 240
 GOAL_SECONDS = 60

@@ -12,9 +12,9 @@ from typing import Any
 from bench.renderer_figures import Step, median
 from bench.trainer_steps import SUPER_CATEGORY, clock, encoded, loop
 from perfuse.attach import BaseModel, attach
-from perfuse_trainer.loop import TrainingLoop
-from perfuse_trainer.pack import Pack
-from perfuse_trainer.settings import TrainingSettings
+from perfuse_trainer.learning.loop import TrainingLoop
+from perfuse_trainer.learning.pack import Pack
+from perfuse_trainer.learning.settings import TrainingSettings
 
 
 def measure(

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from perfuse import method
 from perfuse.attach import BaseModel, encode_tokens
-from perfuse_trainer.draws import Batch
-from perfuse_trainer.learning import Learning
+from perfuse_trainer.learning.draws import Batch
+from perfuse_trainer.learning.learning import Learning
 
 _RATE = 5e-4
 """Of the word embedding, as diffusers' script has it."""

@@ -24,12 +24,12 @@ from bench.trainer_peers import (
     perfusion_package,
 )
 from perfuse.attach import BaseModel, attach, cross_attention_layers
-from perfuse_trainer.acceleration import Acceleration
-from perfuse_trainer.images import TrainingPicture
-from perfuse_trainer.latents import PictureLatents
-from perfuse_trainer.learning import Learning
-from perfuse_trainer.loop import TrainingLoop
-from perfuse_trainer.settings import TrainingSettings
+from perfuse_trainer.learning.acceleration import Acceleration
+from perfuse_trainer.learning.latents import PictureLatents
+from perfuse_trainer.learning.learning import Learning
+from perfuse_trainer.learning.loop import TrainingLoop
+from perfuse_trainer.learning.settings import TrainingSettings
+from perfuse_trainer.pictures.images import TrainingPicture
 
 OURS = "Perfuse"
 CHOSEN = "Perfuse, channels last"

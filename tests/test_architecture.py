@@ -37,6 +37,7 @@ ROOMED = {
 }
 WIRE = {"google", "grpc", "grpc_status", "perfuse.v1"}
 ENGINE = HEAVY - {"ray"}
+PICTURES = {"perfuse_trainer.pictures"}
 STORAGE = {"perfuse.adapter", "perfuse.errors", "perfuse.names", "perfuse.storage"}
 RULES = {*STORAGE, "perfuse_registry"}
 
@@ -89,6 +90,7 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse.storage.requests": {*STORAGE, "pydantic", "sqlalchemy"},
     "perfuse.storage.schema": {*STORAGE, "alembic", "sqlalchemy"},
     "perfuse.storage.settings": {*STORAGE, "perfuse.serving", "pydantic"},
+    "perfuse.serving.cluster": {"perfuse.errors", "ray"},
     # Rules know SQL and no gRPC; only the edge of the service knows the wire.
     "perfuse_registry": {*RULES, "sqlalchemy"},
     "perfuse_registry.__main__": {*RULES, "perfuse.serving", "perfuse.v1"},
@@ -146,24 +148,36 @@ ALLOWED: dict[str, set[str]] = {
         "diffusers",
         "torch",
     },
-    "perfuse_trainer": {"perfuse", "perfuse_trainer", *ENGINE},
-    "perfuse_trainer.admission": {*STORAGE, "perfuse_trainer", "sqlalchemy"},
-    "perfuse_trainer.image_messages": {*STORAGE, "perfuse_trainer", "google", "perfuse.v1"},
-    "perfuse_trainer.image_rows": {*STORAGE, "perfuse_trainer", "sqlalchemy"},
-    "perfuse_trainer.image_servicer": {
-        *("perfuse.errors", "perfuse.names", "perfuse.serving", "perfuse.storage", "perfuse.v1"),
-        *("perfuse_trainer", "google"),
-    },
-    "perfuse_trainer.image_sets": {*STORAGE, "perfuse_trainer", "sqlalchemy"},
-    "perfuse_trainer.image_stream": {*STORAGE, "perfuse_trainer", "perfuse.v1"},
-    "perfuse_trainer.intake": {"perfuse.errors", "perfuse_trainer"},
+    # The training itself, and pictures, know of no service.
+    "perfuse_trainer.learning": {"perfuse", "perfuse_trainer.learning", *PICTURES, *ENGINE},
+    "perfuse_trainer.pictures": {"perfuse.errors", "perfuse_trainer.pictures", "torch", "PIL"},
+    # Rules know SQL and no gRPC; only the edge of the service knows the wire.
+    "perfuse_trainer": {*STORAGE, "perfuse_trainer"},
+    "perfuse_trainer.__main__": {*STORAGE, "perfuse.serving", "perfuse_trainer"},
+    "perfuse_trainer.learn_command": {"perfuse", "perfuse_trainer"},
     "perfuse_trainer.migrations": {"perfuse_trainer", "alembic", "sqlalchemy"},
-    "perfuse_trainer.requests": {*STORAGE, "perfuse_trainer", "sqlalchemy"},
-    "perfuse_trainer.schema": {*STORAGE, "perfuse_trainer"},
+    "perfuse_trainer.runners": {"perfuse.errors", "perfuse_trainer.runners", "structlog"},
+    "perfuse_trainer.runners.ray_actors": {
+        *("perfuse.serving", "perfuse_trainer.runners", "perfuse_trainer.working", "ray"),
+        "structlog",
+    },
+    "perfuse_trainer.foreman": {"perfuse_trainer", "structlog"},
+    "perfuse_trainer.runs": {*STORAGE, "perfuse.method", "perfuse_trainer", "sqlalchemy"},
+    "perfuse_trainer.runs.publisher": {
+        *(*STORAGE, "perfuse.client", "perfuse_trainer", "sqlalchemy", "structlog"),
+    },
+    "perfuse_trainer.service_settings": {
+        *(*STORAGE, "perfuse.serving", "grpc", "pydantic", "pydantic_settings"),
+    },
+    "perfuse_trainer.serving": {"perfuse", "perfuse_trainer"},
+    "perfuse_trainer.sets": {*STORAGE, "perfuse_trainer", "PIL", "sqlalchemy"},
     "perfuse_trainer.sweeping": {*STORAGE, "perfuse_trainer", "sqlalchemy"},
     "perfuse_trainer.tables": {*STORAGE, "sqlalchemy", "sqlmodel"},
-    "perfuse_trainer.upload": {*STORAGE, "perfuse_trainer", "PIL", "sqlalchemy"},
-    "perfuse_trainer.uploads": {*STORAGE, "perfuse_trainer"},
+    "perfuse_trainer.wire": {
+        *(*STORAGE, "perfuse.client", "perfuse.method", "perfuse.serving", "perfuse.v1"),
+        *("perfuse_trainer", "google"),
+    },
+    "perfuse_trainer.working": {"perfuse", "perfuse_trainer", *ENGINE},
     "perfuse_toybox": {"perfuse", "perfuse_toybox", "perfuse_trainer", *ENGINE},
 }
 

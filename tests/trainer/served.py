@@ -45,10 +45,10 @@ from perfuse.v1.trainer_pb2_grpc import (
 )
 from perfuse_trainer.resources import RunState
 from perfuse_trainer.schema import SCHEMA
-from perfuse_trainer.servicer import TrainerServicer
 from perfuse_trainer.tables import IMAGE_SETS, IMAGES, RUNS
 from perfuse_trainer.trainer import Trainer
 from perfuse_trainer.vault import MAX_BLOB_BYTES
+from perfuse_trainer.wire.servicer import TrainerServicer
 
 __all__ = ["BACKENDS", "Installation", "Refusal", "Tenant", "refused", "trainer_installation"]
 

@@ -12,12 +12,12 @@ from bases import load_prepared, words_covariance
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from perfuse.attach import BaseModel, attach
-from perfuse_trainer.acceleration import Acceleration
-from perfuse_trainer.images import TrainingPicture
-from perfuse_trainer.latents import PictureLatents
-from perfuse_trainer.loop import TrainingLoop
-from perfuse_trainer.pack import Pack
-from perfuse_trainer.settings import TrainingSettings
+from perfuse_trainer.learning.acceleration import Acceleration
+from perfuse_trainer.learning.latents import PictureLatents
+from perfuse_trainer.learning.loop import TrainingLoop
+from perfuse_trainer.learning.pack import Pack
+from perfuse_trainer.learning.settings import TrainingSettings
+from perfuse_trainer.pictures.images import TrainingPicture
 
 AS_IT_IS = Acceleration()
 

@@ -29,11 +29,11 @@ from perfuse.errors import PerfuseError
 from perfuse.serving.identity import mint
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_trainer.foreman import Foreman
-from perfuse_trainer.image_sets import kept_pictures
-from perfuse_trainer.publisher import Publisher
+from perfuse_trainer.learning.training import train
 from perfuse_trainer.resources import Run, RunState
-from perfuse_trainer.run_settings import RunSettings
-from perfuse_trainer.training import train
+from perfuse_trainer.runs.publisher import Publisher
+from perfuse_trainer.runs.run_settings import RunSettings
+from perfuse_trainer.sets.image_sets import kept_pictures
 from trainer.forging import ForgeRunner
 from trainer.workshop import BACKENDS, Workshop, workshop
 

@@ -16,8 +16,8 @@ from perfuse.errors import ImageSetInUse
 from perfuse.names import ImageSetName
 from perfuse.storage.requests import Mutation
 from perfuse.v1 import trainer_pb2 as wire
-from perfuse_trainer.image_sets import release
 from perfuse_trainer.resources import ENDED, RunState
+from perfuse_trainer.sets.image_sets import release
 from perfuse_trainer.tables import IMAGE_SETS, IMAGES, RUNS
 from trainer.served import (
     Client,

@@ -24,10 +24,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from perfuse.errors import FailedPrecondition, InvalidArgument, NotFound, PictureRefused
-from perfuse_trainer import images, intake_process
-from perfuse_trainer.images import TrainingPicture, fit, read_folder, read_picture
-from perfuse_trainer.intake_process import IntakeProcess, kept_size
-from perfuse_trainer.picture_header import MAX_BLOCKS, MAX_PICTURE_BYTES, PictureFormat, judge
+from perfuse_trainer.pictures import images, intake_process
+from perfuse_trainer.pictures.images import TrainingPicture, fit, read_folder, read_picture
+from perfuse_trainer.pictures.intake_process import IntakeProcess, kept_size
+from perfuse_trainer.pictures.picture_header import (
+    MAX_BLOCKS,
+    MAX_PICTURE_BYTES,
+    PictureFormat,
+    judge,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

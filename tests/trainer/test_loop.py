@@ -24,15 +24,15 @@ from perfuse.attach import (
 )
 from perfuse.errors import FailedPrecondition, InvalidArgument, TrainingDiverged
 from perfuse.method import KeyLock
-from perfuse_trainer.conditioning import condition
-from perfuse_trainer.images import TrainingPicture
-from perfuse_trainer.latents import PictureLatents
-from perfuse_trainer.learning import Learning
-from perfuse_trainer.loop import TrainingLoop
-from perfuse_trainer.settings import TrainingSettings
-from perfuse_trainer.summary import curve_text
-from perfuse_trainer.templates import TEMPLATES
-from perfuse_trainer.training import train
+from perfuse_trainer.learning.conditioning import condition
+from perfuse_trainer.learning.latents import PictureLatents
+from perfuse_trainer.learning.learning import Learning
+from perfuse_trainer.learning.loop import TrainingLoop
+from perfuse_trainer.learning.settings import TrainingSettings
+from perfuse_trainer.learning.summary import curve_text
+from perfuse_trainer.learning.templates import TEMPLATES
+from perfuse_trainer.learning.training import train
+from perfuse_trainer.pictures.images import TrainingPicture
 
 BASES = ("tiny_sd15", "tiny_sd21", "tiny_sdxl")
 

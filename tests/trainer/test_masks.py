@@ -26,12 +26,12 @@ from perfuse.errors import (
     WrongShape,
 )
 from perfuse.method import soft_mask
-from perfuse_trainer import subject_attention as reading
-from perfuse_trainer.images import TrainingPicture, fit
-from perfuse_trainer.mask_source import MaskSource
-from perfuse_trainer.masks import masks_for
-from perfuse_trainer.subject_attention import subject_attention
-from perfuse_trainer.templates import TEMPLATES
+from perfuse_trainer.learning import subject_attention as reading
+from perfuse_trainer.learning.mask_source import MaskSource
+from perfuse_trainer.learning.masks import masks_for
+from perfuse_trainer.learning.subject_attention import subject_attention
+from perfuse_trainer.learning.templates import TEMPLATES
+from perfuse_trainer.pictures.images import TrainingPicture, fit
 
 SIDE = 8
 

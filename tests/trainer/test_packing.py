@@ -20,11 +20,11 @@ from safetensors.torch import load, save
 from perfuse.attach import BaseModel, attach
 from perfuse.errors import FailedPrecondition, InvalidArgument, TrainingDiverged, WrongShape
 from perfuse.method import KeyLock
-from perfuse_trainer.images import TrainingPicture
-from perfuse_trainer.latents import PictureLatents
-from perfuse_trainer.loop import TrainingLoop
-from perfuse_trainer.pack import Pack
-from perfuse_trainer.settings import TrainingSettings
+from perfuse_trainer.learning.latents import PictureLatents
+from perfuse_trainer.learning.loop import TrainingLoop
+from perfuse_trainer.learning.pack import Pack
+from perfuse_trainer.learning.settings import TrainingSettings
+from perfuse_trainer.pictures.images import TrainingPicture
 
 TOLERANCE = 1e-10
 BASES = ("sd15", "sd21", "sdxl")

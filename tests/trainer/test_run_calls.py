@@ -24,9 +24,9 @@ from perfuse.v1 import registry_pb2
 from perfuse.v1 import trainer_pb2 as wire
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
 from perfuse.v1.trainer_pb2_grpc import TrainerServiceStub, add_TrainerServiceServicer_to_server
-from perfuse_trainer.events import News
 from perfuse_trainer.resources import EventKind, RunState
-from perfuse_trainer.servicer import TrainerServicer
+from perfuse_trainer.runs.events import News
+from perfuse_trainer.wire.servicer import TrainerServicer
 from trainer.served import _on_loop, _validator
 from trainer.workshop import BACKENDS, Workshop, workshop
 

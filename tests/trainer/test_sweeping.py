@@ -25,9 +25,9 @@ from perfuse.storage.moments import now
 from perfuse.v1 import trainer_pb2 as wire
 from perfuse_trainer import sweeping
 from perfuse_trainer.resources import ENDED, EventKind, RunState
+from perfuse_trainer.sets.uploads import Uploads
 from perfuse_trainer.sweeping import Sweeper, Swept
 from perfuse_trainer.tables import EVENTS, IMAGE_SETS, IMAGES, REQUESTS, RUNS
-from perfuse_trainer.uploads import Uploads
 from trainer.served import (
     Installation,
     Tenant,
@@ -279,8 +279,8 @@ from perfuse.names import ImageSetName
 from perfuse.adapter import digest
 from perfuse.storage.blobs_directory import DirectoryBlobs
 from perfuse.storage.database import Database
-from perfuse_trainer.upload import SentFile
-from perfuse_trainer.uploads import Uploads
+from perfuse_trainer.sets.upload import SentFile
+from perfuse_trainer.sets.uploads import Uploads
 from perfuse_trainer.vault import MAX_BLOB_BYTES, Vault
 
 url, folder, name, moment = sys.argv[1:]

@@ -31,9 +31,9 @@ from perfuse.serving.identity import mint
 from perfuse.v1 import registry_pb2
 from perfuse.v1 import trainer_pb2 as wire
 from perfuse.v1.trainer_pb2_grpc import TrainerServiceStub
-from perfuse_trainer.images import read_picture
-from perfuse_trainer.settings import TrainingSettings
-from perfuse_trainer.training import train
+from perfuse_trainer.learning.settings import TrainingSettings
+from perfuse_trainer.learning.training import train
+from perfuse_trainer.pictures.images import read_picture
 from trainer.workshop import picture
 
 SECONDS = 120.0
@@ -255,6 +255,7 @@ def queue(platform: Platform, image_set: str, steps: int) -> wire.TrainingRun:
     )
 
 
+@pytest.mark.timeout(900)
 def test_killed_anywhere_it_loses_nothing_and_leaves_nothing(platform: Platform) -> None:
     log = platform.home / "trainer.log"
     image_set = upload(platform)
@@ -270,6 +271,17 @@ def test_killed_anywhere_it_loses_nothing_and_leaves_nothing(platform: Platform)
     # The server dies, and everything that it started with it; another one goes on.
     platform.kill()
     platform.begin()
+    if platform.environment["PERFUSE_TRAINER_RUNNER"] == "ray":
+        # Ray dies on its own; the server notices, says so and ends, to be started again.
+        wait_until(platform.workers, log)
+        for process in platform.processes():
+            if process.name() == "raylet":
+                process.kill()
+        assert platform.server is not None
+        assert platform.server.wait(SECONDS) == 1
+        platform.wait_until_gone()
+        assert "the Ray that was started with this Trainer has died" in log.read_text()
+        platform.begin()
     events = list(
         TrainerServiceStub(platform.channel).WatchTrainingRun(
             wire.WatchTrainingRunRequest(name=run.name, after_sequence=heard),

@@ -35,16 +35,16 @@ from perfuse.names import ImageSetName
 from perfuse.storage.database import Database
 from perfuse.storage.requests import Mutation
 from perfuse.v1 import trainer_pb2 as wire
-from perfuse_trainer import image_servicer
-from perfuse_trainer.image_sets import kept_pictures
-from perfuse_trainer.images import TrainingPicture, read_folder, read_picture
-from perfuse_trainer.intake import MAX_KEPT_PIXELS, mask_name
-from perfuse_trainer.intake_process import PROGRAM
+from perfuse_trainer.pictures.images import TrainingPicture, read_folder, read_picture
+from perfuse_trainer.pictures.intake import MAX_KEPT_PIXELS, mask_name
+from perfuse_trainer.pictures.intake_process import PROGRAM
 from perfuse_trainer.resources import RunState
+from perfuse_trainer.sets.image_sets import kept_pictures
+from perfuse_trainer.sets.upload import SentFile, Upload
+from perfuse_trainer.sets.uploads import Uploads
 from perfuse_trainer.tables import IMAGE_SETS, IMAGES
-from perfuse_trainer.upload import SentFile, Upload
-from perfuse_trainer.uploads import Uploads
 from perfuse_trainer.vault import Vault
+from perfuse_trainer.wire import image_servicer
 from trainer.served import (
     Installation,
     Tenant,
@@ -822,7 +822,7 @@ def test_a_bomb_costs_little(acme: Tenant) -> None:
 
 def test_a_server_that_takes_images_in_needs_no_torch() -> None:
     script = (
-        "import sys, perfuse_trainer.image_servicer, perfuse_trainer.sweeping;"
+        "import sys, perfuse_trainer.wire.image_servicer, perfuse_trainer.sweeping;"
         "print(sorted({'torch', 'numpy', 'diffusers', 'transformers'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)

@@ -16,12 +16,12 @@ from perfuse.attach import BaseModel
 from perfuse.errors import Unavailable
 from perfuse.method import KeyLock
 from perfuse.storage.requests import Mutation
-from perfuse_trainer import worker as worker_module
-from perfuse_trainer.image_sets import kept_pictures
-from perfuse_trainer.mask_source import MaskSource
+from perfuse_trainer.learning.mask_source import MaskSource
+from perfuse_trainer.learning.training import train
 from perfuse_trainer.resources import EventKind, Run, RunState
-from perfuse_trainer.run_settings import PreviewSettings, RunSettings
-from perfuse_trainer.training import train
+from perfuse_trainer.runs.run_settings import PreviewSettings, RunSettings
+from perfuse_trainer.sets.image_sets import kept_pictures
+from perfuse_trainer.working import worker as worker_module
 from trainer.workshop import BACKENDS, Workshop, workshop
 
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 import torch
 
 # All that a worker imports on its way; a fork must find them done.
-import perfuse_trainer.working
+import perfuse_trainer.working.working
 from perfuse.attach import silence_loading
 
 
@@ -34,7 +34,7 @@ def _work_as_child(order: dict[str, object]) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     os.environ.update(order["environment"])  # type: ignore[arg-type]
-    perfuse_trainer.working.work(str(order["base_model"]), str(order["worker"]), stop)
+    perfuse_trainer.working.working.work(str(order["base_model"]), str(order["worker"]), stop)
 
 
 def _forge_for_ever() -> None:

@@ -25,17 +25,17 @@ from perfuse.storage.blobs import BlobStore
 from perfuse.storage.blobs_directory import DirectoryBlobs
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.requests import Mutation
-from perfuse_trainer.claims import Claims
+from perfuse_trainer.learning.settings import TrainingSettings
 from perfuse_trainer.resources import Event, ImageSet, Run, RunState
-from perfuse_trainer.run_queue import Queue
-from perfuse_trainer.run_settings import RunSettings
-from perfuse_trainer.runs import RunOrder
+from perfuse_trainer.runs.claims import Claims
+from perfuse_trainer.runs.run_queue import Queue
+from perfuse_trainer.runs.run_settings import RunSettings
+from perfuse_trainer.runs.runs import RunOrder
 from perfuse_trainer.schema import SCHEMA
-from perfuse_trainer.settings import TrainingSettings
 from perfuse_trainer.tables import IMAGE_SETS, IMAGES, RUNS
 from perfuse_trainer.trainer import Trainer
 from perfuse_trainer.vault import MAX_BLOB_BYTES
-from perfuse_trainer.worker import Worker, WorkerSettings
+from perfuse_trainer.working.worker import Worker, WorkerSettings
 
 BACKENDS = ("sqlite", "postgresql")
 LEASE = timedelta(seconds=30)

@@ -26,9 +26,9 @@ from perfuse.method import KeyLock
 from perfuse_toybox.base import DIRECTORY
 from perfuse_toybox.concepts import SHADES, THRONE, TOM, Concept
 from perfuse_toybox.sheet import Row, Sheet
-from perfuse_trainer.images import read_folder
-from perfuse_trainer.settings import TrainingSettings
-from perfuse_trainer.training import train
+from perfuse_trainer.learning.settings import TrainingSettings
+from perfuse_trainer.learning.training import train
+from perfuse_trainer.pictures.images import read_folder
 
 SCENES = ("in the snow", "on the beach", "in the city", "on the moon", "in the forest")
 BIASES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -108,7 +108,7 @@ def work(
     """Train runs of one base model until SIGTERM, or until standard input ends."""
     from perfuse.serving import logs
     from perfuse_trainer.service_settings import TrainerSettings
-    from perfuse_trainer.working import work as train
+    from perfuse_trainer.working.working import work as train
 
     settings = TrainerSettings.load()
     logs.configure(settings.log_level, settings.log_format)

@@ -10,9 +10,9 @@ from typing import Any
 
 import structlog
 
-from perfuse_trainer.publisher import Publisher
-from perfuse_trainer.run_queue import Queue
-from perfuse_trainer.runners.runner import Runner
+from perfuse_trainer.runners.runner import Runner, RunnerLost
+from perfuse_trainer.runs.publisher import Publisher
+from perfuse_trainer.runs.run_queue import Queue
 from perfuse_trainer.vault import Vault
 
 _PAUSE = 0.5
@@ -34,6 +34,10 @@ class Foreman:
         pack: Runs of one worker.
         base_models: Ids of those that workers have.
         sweep_seconds: Between two sweeps.
+        on_lost: Called when the runner is lost for good; nothing turns from then on.
+
+    Attributes:
+        lost: How the runner was lost, if it was.
     """
 
     def __init__(
@@ -48,7 +52,10 @@ class Foreman:
         pack: int,
         base_models: frozenset[str],
         sweep_seconds: float = 600.0,
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
+        self.lost: RunnerLost | None = None
+        self._on_lost = on_lost
         self._queue, self._runner, self._publisher = queue, runner, publisher
         self._vault, self._sweep, self._sweep_seconds = vault, sweep, sweep_seconds
         self._workers, self._pack, self._base_models = workers, pack, base_models
@@ -92,6 +99,9 @@ class Foreman:
         while True:
             with self._told():
                 await self.turn()
+            if self.lost is not None:
+                self._on_lost()
+                return
             await asyncio.sleep(_PAUSE)
 
     @contextlib.contextmanager
@@ -99,5 +109,8 @@ class Foreman:
         """What one round met must not end the rounds."""
         try:
             yield
+        except RunnerLost as error:
+            self._log.error("runner_lost", problem=str(error))
+            self.lost = error
         except Exception as error:
             self._log.error("foreman_fault", exc_info=error)

@@ -33,16 +33,16 @@ def learn(
 ) -> None:
     """Learn one concept from a folder of pictures."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    from perfuse_trainer.images import read_folder
+    from perfuse_trainer.pictures.images import read_folder
 
     # Pictures first: a bad folder should not wait for a base model to load.
     read = read_folder(pictures)
 
     from perfuse.attach import BaseModel, silence_loading
     from perfuse.method import KeyLock
-    from perfuse_trainer.mask_source import MaskSource
-    from perfuse_trainer.settings import TrainingSettings
-    from perfuse_trainer.training import train
+    from perfuse_trainer.learning.mask_source import MaskSource
+    from perfuse_trainer.learning.settings import TrainingSettings
+    from perfuse_trainer.learning.training import train
 
     settings = TrainingSettings(
         super_category=super_category,

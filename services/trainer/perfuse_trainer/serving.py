@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from datetime import timedelta
 
 from perfuse.client.registry import RegistryClient
@@ -13,14 +14,14 @@ from perfuse.serving.run import Server
 from perfuse.serving.validation import ProtovalidateValidator
 from perfuse.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
 from perfuse_trainer.foreman import Foreman
-from perfuse_trainer.publisher import Publisher
-from perfuse_trainer.run_queue import Queue
 from perfuse_trainer.runners.local import LocalRunner
 from perfuse_trainer.runners.runner import Runner
+from perfuse_trainer.runs.publisher import Publisher
+from perfuse_trainer.runs.run_queue import Queue
 from perfuse_trainer.service_settings import TrainerSettings
-from perfuse_trainer.servicer import TrainerServicer, request_kinds
 from perfuse_trainer.sweeping import Sweeper
 from perfuse_trainer.trainer import Trainer
+from perfuse_trainer.wire.servicer import TrainerServicer, request_kinds
 
 _PREFIX = "PERFUSE_TRAINER_"
 _NOT_FOR_WORKERS = {f"{_PREFIX}REGISTRY_TOKEN", f"{_PREFIX}TOKEN_FILE"}
@@ -53,6 +54,8 @@ async def serve(settings: TrainerSettings) -> None:
             pack=settings.pack,
             base_models=frozenset(directories),
             sweep_seconds=settings.sweep_minutes * 60,
+            # As if told so from outside: what is under way ends in order.
+            on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM),
         )
 
         async def ready() -> None:
@@ -69,6 +72,8 @@ async def serve(settings: TrainerSettings) -> None:
         server.on_close(close)
         foreman.start()
         await server.run()
+        if foreman.lost is not None:
+            raise foreman.lost
 
 
 def runner(settings: TrainerSettings) -> Runner:

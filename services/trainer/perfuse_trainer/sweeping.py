@@ -19,10 +19,10 @@ from perfuse.errors import InvalidArgument
 from perfuse.storage.blobs import INCOMING, SELF_TEST, StoredBlob
 from perfuse.storage.database import Database
 from perfuse.storage.moments import now
-from perfuse_trainer.image_rows import due
-from perfuse_trainer.image_sets import expire
+from perfuse_trainer.sets.image_rows import due
+from perfuse_trainer.sets.image_sets import expire
+from perfuse_trainer.sets.uploads import MAX_TIME
 from perfuse_trainer.tables import EVENTS, IMAGE_SETS, IMAGES, REQUESTS, RUNS
-from perfuse_trainer.uploads import MAX_TIME
 from perfuse_trainer.vault import Vault
 
 GRACE = timedelta(hours=24)

@@ -6,11 +6,11 @@ from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import Database
 from perfuse.storage.listing import Lists
 from perfuse.storage.paging import PageTokens
-from perfuse_trainer.image_sets import ImageSets
-from perfuse_trainer.runs import Runs
+from perfuse_trainer.runs.runs import Runs
 from perfuse_trainer.schema import SCHEMA, page_token_key
 from perfuse_trainer.service_settings import TrainerSettings
-from perfuse_trainer.uploads import Uploads
+from perfuse_trainer.sets.image_sets import ImageSets
+from perfuse_trainer.sets.uploads import Uploads
 from perfuse_trainer.vault import MAX_BLOB_BYTES, Vault
 
 

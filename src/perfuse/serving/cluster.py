@@ -6,9 +6,9 @@ import logging
 import math
 import os
 import secrets
+from typing import Any
 
 import ray
-from ray._raylet import AuthenticationTokenLoader, Config
 
 from perfuse.errors import Unavailable
 
@@ -32,7 +32,7 @@ def join(
         Unavailable: there is no cluster at the address.
     """
     _set_environment(owned=address is None)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         ray.init(
             "local",
@@ -64,5 +64,6 @@ def _set_environment(*, owned: bool) -> None:
     if mode == "token" and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # It read them when it was imported; as `ray.init` does where it chooses the mode itself.
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    internals: Any = ray._raylet
+    internals.Config.initialize("")
+    internals.AuthenticationTokenLoader.instance().reset_cache()

@@ -13,7 +13,7 @@ import structlog
 from ray.exceptions import RayError
 
 from perfuse.serving.cluster import join
-from perfuse_trainer.runners.runner import new_worker_id
+from perfuse_trainer.runners.runner import RunnerLost, new_worker_id
 
 
 class WorkerActor:
@@ -29,7 +29,7 @@ class WorkerActor:
 
     def work(self, base_model_id: str, worker_id: str) -> None:
         """Train until told to stop, or idle for long."""
-        from perfuse_trainer.working import work
+        from perfuse_trainer.working.working import work
 
         work(base_model_id, worker_id, self._stop)
 
@@ -84,6 +84,11 @@ class RayRunner:
 
     def alive(self) -> dict[str, str]:
         """See `Runner.alive`."""
+        if self.owned and not any(node["Alive"] for node in _nodes()):
+            raise RunnerLost(
+                "the Ray that was started with this Trainer has died. Start the Trainer again; its "
+                "runs go on"
+            )
         waits = {ended: worker_id for worker_id, (_, _, ended) in self._workers.items()}
         if waits:
             done, _ = ray.wait(list(waits), num_returns=len(waits), timeout=0)
@@ -120,3 +125,9 @@ class RayRunner:
             problem = str(error).splitlines()[0][:200]
         ray.kill(actor)
         self._log.info("worker_ended", worker=worker_id, problem=problem)
+
+
+def _nodes() -> list[dict[str, Any]]:
+    untyped: Any = ray
+    nodes: list[dict[str, Any]] = untyped.nodes()
+    return nodes

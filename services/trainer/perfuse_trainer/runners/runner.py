@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import uuid4
 
+from perfuse.errors import FailedPrecondition
+
+
+class RunnerLost(FailedPrecondition):
+    """Whatever the workers ran on is gone; only a new start of the Trainer brings it back."""
+
 
 class Runner(Protocol):
     """Starts workers and ends them; what they do is between them and the tables.
@@ -22,7 +28,11 @@ class Runner(Protocol):
         ...
 
     def alive(self) -> dict[str, str]:
-        """Id of a worker → id of its base model, of all that run or are coming up."""
+        """Id of a worker → id of its base model, of all that run or are coming up.
+
+        Raises:
+            RunnerLost: nothing will ever run here again.
+        """
         ...
 
     def close(self, grace_seconds: float) -> None:

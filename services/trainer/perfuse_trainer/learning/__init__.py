@@ -1,0 +1,1 @@
+"""The training itself: no SQL, no gRPC, no service."""

@@ -1,0 +1,1 @@
+"""Training pictures, from hostile bytes to plain pixels."""

@@ -1,0 +1,1 @@
+"""Training runs: the rules, the queue, and who may write."""

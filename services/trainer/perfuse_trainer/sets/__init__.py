@@ -1,0 +1,1 @@
+"""Image sets: what a tenant uploads, and when it goes."""

@@ -1,0 +1,1 @@
+"""Between `perfuse.v1.TrainerService` and the rules."""

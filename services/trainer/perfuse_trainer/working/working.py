@@ -1,0 +1,71 @@
+"""A worker from its settings: what `perfuse-trainer work` and Ray's actors do."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+
+from perfuse.attach import BaseModel, silence_loading
+from perfuse.errors import FailedPrecondition, NotFound
+from perfuse.storage.database import Database
+from perfuse_trainer.runs.claims import Claims
+from perfuse_trainer.runs.run_queue import Queue
+from perfuse_trainer.schema import SCHEMA
+from perfuse_trainer.service_settings import TrainerSettings
+from perfuse_trainer.vault import MAX_BLOB_BYTES, Vault
+from perfuse_trainer.working.previews import ImageEncoder
+from perfuse_trainer.working.worker import Worker, WorkerSettings
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def work(base_model_id: str, worker_id: str, stop: threading.Event) -> None:
+    """Train runs of a base model until `stop` is set or none has come for long.
+
+    Args:
+        base_model_id: that the settings name.
+        worker_id: under which to claim.
+        stop: set by whoever wants it to end.
+
+    Raises:
+        NotFound: there is no such base model here.
+        FailedPrecondition: it was not prepared.
+        PerfuseError: it cannot be loaded, or the database is at another revision.
+    """
+    settings = TrainerSettings.load()
+    directory = settings.base_directories().get(base_model_id)
+    if directory is None:
+        raise NotFound(f"PERFUSE_TRAINER_BASE_MODELS does not name {base_model_id}")
+    database = Database(settings.database_url.get_secret_value(), connections=4)
+    try:
+        SCHEMA.require_revision(database)
+        silence_loading()
+        base = BaseModel.load(directory, dtype=_DTYPES[settings.dtype], device=settings.device)
+        if base.covariance is None:
+            raise FailedPrecondition(
+                f"{directory} is not prepared, so nothing can be trained on it. Run: "
+                f"perfuse base prepare {directory} --captions FILE"
+            )
+        encoder = None
+        if settings.image_encoder is not None:
+            encoder = ImageEncoder(settings.image_encoder, base.device)
+        worker = Worker(
+            worker_id,
+            base_model_id,
+            base,
+            Queue(database, settings.lease, settings.max_faults),
+            Claims(database, settings.lease),
+            Vault(settings.store(MAX_BLOB_BYTES)),
+            WorkerSettings(
+                pack=settings.pack,
+                checkpoint_every=settings.checkpoint_every,
+                idle_seconds=settings.idle_seconds,
+                stall_seconds=settings.stall_seconds,
+                clipseg=settings.clipseg,
+            ),
+            encoder,
+        )
+        worker.run(stop)
+    finally:
+        database.close()

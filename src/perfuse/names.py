@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar, Self
 
 from perfuse.errors import InvalidArgument
 
-ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_ID = r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_NUMBER = r"[1-9][0-9]{0,17}"
+ID = re.compile(_ID)
 
 LATEST = "latest"
 """Stands for the highest number in a version's name; no alias may be called so."""
@@ -38,13 +40,6 @@ def check_id(field: str, value: str) -> str:
 class _Name:
     _pattern: ClassVar[str]
 
-    def __str__(self) -> str:
-        return self._pattern.format(**{part: getattr(self, part) for part in self._parts()})
-
-    @classmethod
-    def _parts(cls) -> tuple[str, ...]:
-        return tuple(cls.__slots__)
-
     @classmethod
     def parse(cls, text: str, field: str = "name") -> Self:
         """Read a name.
@@ -52,24 +47,10 @@ class _Name:
         Raises:
             InvalidArgument: `text` is not such a name; the message names `field`.
         """
-        parts, wanted = text.split("/"), cls._pattern.split("/")
-        if len(parts) != len(wanted) or any(
-            expected != part
-            for expected, part in zip(wanted, parts, strict=True)
-            if not expected.startswith("{")
-        ):
+        match = _compiled(cls._pattern).fullmatch(text)
+        if match is None:
             raise _not_a_name(field, text, cls._pattern)
-        values = {
-            expected[1:-1]: part
-            for expected, part in zip(wanted, parts, strict=True)
-            if expected.startswith("{")
-        }
-        for key, value in values.items():
-            # Only versions are numbered.
-            numbered = key == "version" and _NUMBER.fullmatch(value)
-            if not (numbered or ID.fullmatch(value)):
-                raise _not_a_name(field, text, cls._pattern)
-        return cls(**values)
+        return cls(*match.groups())
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +60,9 @@ class TenantName(_Name):
     _pattern: ClassVar[str] = "tenants/{tenant}"
     tenant: str
 
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}"
+
 
 @dataclass(frozen=True, slots=True)
 class ConceptName(_Name):
@@ -87,6 +71,9 @@ class ConceptName(_Name):
     _pattern: ClassVar[str] = "tenants/{tenant}/concepts/{concept}"
     tenant: str
     concept: str
+
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/concepts/{self.concept}"
 
     def version(self, version: int | str) -> VersionName:
         """The name of one of its versions, by number, alias or `latest`."""
@@ -105,6 +92,9 @@ class VersionName(_Name):
     tenant: str
     concept: str
     version: str
+
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/concepts/{self.concept}/versions/{self.version}"
 
     @property
     def parent(self) -> ConceptName:
@@ -126,6 +116,9 @@ class AliasName(_Name):
     concept: str
     alias: str
 
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/concepts/{self.concept}/aliases/{self.alias}"
+
     @property
     def parent(self) -> ConceptName:
         """The concept's name."""
@@ -139,6 +132,9 @@ class BaseModelName(_Name):
     _pattern: ClassVar[str] = "baseModels/{base_model}"
     base_model: str
 
+    def __str__(self) -> str:
+        return f"baseModels/{self.base_model}"
+
 
 @dataclass(frozen=True, slots=True)
 class ImageSetName(_Name):
@@ -148,6 +144,9 @@ class ImageSetName(_Name):
     tenant: str
     image_set: str
 
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/imageSets/{self.image_set}"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingRunName(_Name):
@@ -156,6 +155,17 @@ class TrainingRunName(_Name):
     _pattern: ClassVar[str] = "tenants/{tenant}/trainingRuns/{training_run}"
     tenant: str
     training_run: str
+
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/trainingRuns/{self.training_run}"
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """What matches names of a pattern, a group for each part in the pattern's order."""
+    one = {"{version}": f"({_ID}|{_NUMBER})"}  # Only versions are numbered.
+    parts = pattern.split("/")
+    return re.compile("/".join(one.get(x, f"({_ID})") if x[0] == "{" else x for x in parts))
 
 
 def _not_a_name(field: str, text: str, pattern: str) -> InvalidArgument:

@@ -31,7 +31,7 @@ INCOMING = "_incoming"
 SELF_TEST = "_self-test"
 
 _DIGEST = re.compile("sha256:([0-9a-f]{64})")
-_KEY = re.compile(rf"({ID.pattern})/sha256/([0-9a-f]{{2}})/(\3[0-9a-f]{{62}})")
+_KEY = re.compile(rf"({ID.pattern})/sha256/([0-9a-f]{{2}})/(\2[0-9a-f]{{62}})")
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def check_tenant(tenant: str) -> None:
 def parse_key(key: str) -> tuple[str, str] | None:
     """Tenant and digest of a blob's key; None for any other text."""
     match = _KEY.fullmatch(key)
-    return None if match is None else (match[1], f"sha256:{match[4]}")
+    return None if match is None else (match[1], f"sha256:{match[3]}")
 
 
 class CheckedBlobs(ABC):

@@ -18,6 +18,7 @@ import asyncio
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -90,17 +91,17 @@ class Plan:
         default=Size(
             lanes=8,
             side=32,
-            rounds=40,
+            rounds=30,
             threads=1,
             pictures=8,
-            swaps=15,
+            swaps=10,
             mixed_side=32,
-            mixed_steps=8,
+            mixed_steps=6,
             mixed_guidance=3.0,
-            mixed=4,
+            mixed=3,
             mixed_peer=1,
-            cancels=100,
-            versions=200,
+            cancels=60,
+            versions=120,
             load=renderer_load.Load(),
         )
     )
@@ -108,16 +109,16 @@ class Plan:
         default=Size(
             lanes=1,
             side=512,
-            rounds=4,
+            rounds=3,
             threads=0,
             pictures=0,
-            swaps=4,
+            swaps=3,
             mixed_side=64,
-            mixed_steps=2,
+            mixed_steps=1,
             mixed_guidance=1.0,
             mixed=2,
             mixed_peer=1,
-            cancels=8,
+            cancels=4,
             versions=40,
             load=None,
         )
@@ -167,7 +168,9 @@ def _of(base: BaseModel, size: Size, name: str, progress: Progress) -> dict[str,
     @contextmanager
     def telling(title: str, turns: int) -> Iterator[Step]:
         task = progress.add_task(f"{name}: {title}", total=turns)
+        began = time.perf_counter()
         yield lambda: progress.advance(task)
+        found.setdefault("seconds", {})[title] = round(time.perf_counter() - began, 1)
 
     found: dict[str, Any] = {}
     turns = (size.rounds + 1) * (1 + len(renderer_step.COUNTS))

@@ -48,12 +48,12 @@ class Load:
 
     steps: tuple[int, ...] = (6, 8, 10)
     callers: int = 16
-    capacity_seconds: float = 12.0
-    seconds: float = 20.0
-    light: int = 50
+    capacity_seconds: float = 9.0
+    seconds: float = 16.0
+    light: int = 40
     light_steps: int = 8
     flood: int = 32
-    cancels: int = 40
+    cancels: int = 25
 
     @property
     def turns(self) -> int:

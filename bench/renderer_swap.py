@@ -9,8 +9,7 @@ Stock diffusers, on a denoiser of its own, with rank-4 LoRAs on every K and V on
 - "load": `load_lora_weights` and `set_adapters` of a LoRA that was not loaded before; the one
   before it is deleted outside the measured time.
 - "hotswap": `load_lora_weights(hotswap=True)`, its quickest way to take another one from disk.
-- "set": `set_adapters` between LoRAs that are all loaded already, which slow no step down only
-  while they are few.
+- "set": `set_adapters` between eight LoRAs that are all loaded already; measured after the rounds.
 - "encode": its text encoder on the same prompt, without guidance.
 
 What both need alike before a step, noise and a scheduler, is on neither side; nor is the step.
@@ -24,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -108,6 +108,17 @@ class Theirs:
         if not arguments:
             self.pipeline.set_adapters([name])
 
+    def choose(self, times: int) -> list[float]:
+        """Seconds to choose another of `RESIDENT` LoRAs that are loaded all along."""
+        for index in range(RESIDENT):
+            self.load(index, f"resident-{index}")
+        found = [
+            _timed(partial(self.pipeline.set_adapters, [f"resident-{turn % RESIDENT}"]))
+            for turn in range(times + 1)
+        ]
+        self.reset()
+        return found[1:]
+
     def encode(self, index: int) -> None:
         """Encode a prompt as the pipeline does."""
         with torch.no_grad():
@@ -128,7 +139,7 @@ def measure(base: BaseModel, rounds: int, advance: Step) -> dict[str, Any]:
     """
     count = rounds + 2
     seconds: dict[str, list[float]] = {
-        name: [] for name in ("new", "kept", "load", "hotswap", "set", "encode")
+        name: [] for name in ("new", "kept", "load", "hotswap", "encode")
     }
     with (
         tempfile.TemporaryDirectory(prefix="perfuse-bench-") as home,
@@ -149,6 +160,7 @@ def measure(base: BaseModel, rounds: int, advance: Step) -> dict[str, Any]:
                 for name, spent in found.items():
                     seconds[name].append(spent)
             advance()
+        seconds["set"] = theirs.choose(rounds)
     return {
         "rounds": rounds,
         "lora": {"rank": LORA_RANK, "on": "every K and V", "resident": RESIDENT},
@@ -186,10 +198,6 @@ def _their_turn(theirs: Theirs, turn: int) -> dict[str, float]:
     found["hotswap"] = _timed(lambda: theirs.load(turn + 1, "only", hotswap=True))
     theirs.reset()
     found["encode"] = _timed(lambda: theirs.encode(turn))
-    for index in range(RESIDENT):
-        theirs.load(index, f"resident-{index}")
-    found["set"] = _timed(lambda: theirs.pipeline.set_adapters([f"resident-{turn % RESIDENT}"]))
-    theirs.reset()
     return found
 
 

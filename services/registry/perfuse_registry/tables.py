@@ -2,7 +2,8 @@
 
 Numbers of versions come from `concepts.next_number`, changed in the transaction that inserts the
 version. Adapters lie in the blob store; a row in `blobs` stands before the bytes are put there and
-goes only after they are removed, so no bytes are ever without a row to find them by.
+goes only after they are removed. Only a loss of power just after an upload began, or a restored
+backup, can leave bytes without a row; a collection finds them in the store.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class Database:
 
     Args:
         url: `sqlite:///path/to/file.db` or `postgresql://user:password@host/database`.
-        connections: Most at a time for reading, and again for changing; as many as there are
-            threads calling.
+        connections: Most at a time for reading, again for changing durably, and again for changing
+            otherwise.
 
     Raises:
         InvalidArgument: the URL is of no database that Perfuse works with.
@@ -54,6 +54,7 @@ class Database:
         self._reading = _engine(
             parsed, connections, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
         )
+        self._hasty = _engine(parsed, connections, hasty=True)
         # SQLite has one writer at a time and its waiters poll; a lock lets them queue instead.
         self._writer: contextlib.AbstractContextManager[Any] = (
             threading.Lock() if self.dialect == "sqlite" else contextlib.nullcontext()
@@ -84,19 +85,26 @@ class Database:
                 raise _unavailable(error) from error
         raise AssertionError("unreachable")
 
-    def transact(self, work: Callable[[Connection], Result]) -> Result:
+    def transact(self, work: Callable[[Connection], Result], *, durable: bool = True) -> Result:
         """Run `work` in one transaction: all of it, durably, or nothing.
 
         `work` may run several times, where another transaction was in its way.
+
+        Args:
+            work: The change.
+            durable: Whether it outlasts a loss of power from now on. One that does not yet saves
+                the wait for the disk; it outlasts it as soon as a later transaction does, so that
+                what is kept is never without what came before it.
 
         Raises:
             Unavailable: the database does not answer; the change may or may not have been made.
             Aborted: others were in the way every time.
         """
+        engine = self._engine if durable else self._hasty
         for attempt in range(_ATTEMPTS):
             worked = False
             try:
-                with self._writer, self._engine.begin() as connection:
+                with self._writer, engine.begin() as connection:
                     result = work(connection)
                     worked = True
             except IntegrityError as error:
@@ -163,8 +171,8 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
-        self._reading.dispose()
+        for engine in (self._engine, self._reading, self._hasty):
+            engine.dispose()
 
 
 def _parse(url: str) -> URL:
@@ -186,7 +194,7 @@ def _parse(url: str) -> URL:
     )
 
 
-def _engine(url: URL, connections: int, **options: Any) -> Engine:
+def _engine(url: URL, connections: int, *, hasty: bool = False, **options: Any) -> Engine:
     pool = {
         "pool_size": connections,
         "max_overflow": 0,
@@ -200,24 +208,27 @@ def _engine(url: URL, connections: int, **options: Any) -> Engine:
             file = f"file:{quote(os.path.abspath(url.database or ''))}?mode=rw"
             open_file = partial(sqlite3.connect, file, uri=True, check_same_thread=False)
             engine = create_engine(url, creator=open_file, **pool)
-            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "connect", partial(_prepare_sqlite, hasty=hasty))
             if "isolation_level" not in options:
                 event.listen(engine, "begin", _begin_sqlite)
             return engine
         # What a stuck peer may cost: a statement ten seconds, a lock five.
-        timeouts = "-c statement_timeout=10000 -c lock_timeout=5000"
-        arguments = {"options": timeouts, "connect_timeout": 5}
+        settings = "-c statement_timeout=10000 -c lock_timeout=5000"
+        if hasty:
+            settings += " -c synchronous_commit=off"
+        arguments = {"options": settings, "connect_timeout": 5}
         return create_engine(url, connect_args=arguments, **pool)
     except NoSuchModuleError as error:
         raise InvalidArgument(f"{error}. pip install 'perfuse[storage]'") from None
 
 
-def _prepare_sqlite(connection: Any, record: Any) -> None:
+def _prepare_sqlite(connection: Any, record: Any, *, hasty: bool) -> None:
     # The driver would begin transactions at moments of its own choosing.
     connection.isolation_level = None
     for pragma in (
         "journal_mode=WAL",
-        "synchronous=FULL",  # What was committed outlives a loss of power.
+        # What was committed outlives a loss of power; or once a later commit does.
+        f"synchronous={'NORMAL' if hasty else 'FULL'}",
         "foreign_keys=ON",
         "busy_timeout=30000",
     ):

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Table, bindparam, insert, select
 from perfuse.errors import PerfuseError, RequestIdReused
 from perfuse.storage.database import Database
 from perfuse.storage.moments import now
+from perfuse.storage.prepared import Prepared
 
 Answer = TypeVar("Answer")
 
@@ -45,12 +46,13 @@ class Requests:
     """
 
     def __init__(self, table: Table) -> None:
-        # Made once: to build such a statement costs as much as to run it.
-        self._remember = insert(table)
-        self._recall = select(table.c.fingerprint, table.c.answer).where(
-            table.c.tenant == bindparam("tenant"),
-            table.c.method == bindparam("method"),
-            table.c.request_id == bindparam("request_id"),
+        self._remember = Prepared(insert(table), table.c.keys())
+        self._recall = Prepared(
+            select(table.c.fingerprint, table.c.answer).where(
+                table.c.tenant == bindparam("tenant"),
+                table.c.method == bindparam("method"),
+                table.c.request_id == bindparam("request_id"),
+            )
         )
 
     def once(
@@ -61,6 +63,8 @@ class Requests:
         content: object,
         kind: Any,
         work: Callable[[Connection], Answer],
+        *,
+        looked: bool = False,
     ) -> Answer:
         """Do `work` in a transaction unless it was done before, and remember its answer with it.
 
@@ -74,6 +78,8 @@ class Requests:
             content: What is asked for, as JSON can say it; other content is refused.
             kind: Type of the answer.
             work: The change itself; it may run again where another transaction was in its way.
+            looked: Whether the caller has just asked `replayed`. Another that did the same
+                meanwhile makes the transaction fail, and its repetition looks.
 
         Raises:
             RequestIdReused: the id was used for other content.
@@ -81,9 +87,12 @@ class Requests:
         """
 
         def do(connection: Connection) -> Answer:
-            done, earlier = self.replayed(connection, mutation, method, content, kind)
-            if done:
-                return cast(Answer, earlier)
+            nonlocal looked
+            if not looked:
+                done, earlier = self.replayed(connection, mutation, method, content, kind)
+                if done:
+                    return cast(Answer, earlier)
+            looked = False
             try:
                 answer = work(connection)
             except PerfuseError:
@@ -92,16 +101,14 @@ class Requests:
                     raise _DoneMeanwhile(earlier) from None
                 raise
             if mutation.request_id:
-                connection.execute(
-                    self._remember,
-                    {
-                        "tenant": mutation.tenant,
-                        "method": method,
-                        "request_id": mutation.request_id,
-                        "fingerprint": _fingerprint(content),
-                        "answer": _texts(kind).dump_json(answer).decode(),
-                        "done_time": now(),
-                    },
+                self._remember.run(
+                    connection,
+                    tenant=mutation.tenant,
+                    method=method,
+                    request_id=mutation.request_id,
+                    fingerprint=_fingerprint(content),
+                    answer=_texts(kind).dump_json(answer).decode(),
+                    done_time=now(),
                 )
             return answer
 
@@ -116,8 +123,9 @@ class Requests:
         """Whether the mutation was done before, and its answer then."""
         if not mutation.request_id:
             return False, None
-        asked = {"tenant": mutation.tenant, "method": method, "request_id": mutation.request_id}
-        row = connection.execute(self._recall, asked).first()
+        row = self._recall.first(
+            connection, tenant=mutation.tenant, method=method, request_id=mutation.request_id
+        )
         if row is None:
             return False, None
         if row.fingerprint != _fingerprint(content):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, delete, insert
+from sqlalchemy import Connection, bindparam, delete, insert
 from sqlalchemy.dialects import postgresql, sqlite
 
 from perfuse.errors import Aborted, PerfuseError, Unavailable
 from perfuse.storage.database import Database
 from perfuse.storage.moments import now
+from perfuse.storage.prepared import Prepared
 from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import BLOBS, LEASES
 
@@ -35,8 +37,7 @@ class Lease:
 
     def drop(self, connection: Connection) -> bool:
         """Give the hold up, whatever becomes of the bytes; False where there is none left."""
-        gone = connection.execute(delete(LEASES).where(LEASES.c.id == self._id))
-        return gone.rowcount == 1
+        return _DROP.run(connection, lease=self._id) == 1
 
 
 class Leases:
@@ -66,27 +67,17 @@ class Leases:
 
         def take(connection: Connection) -> None:
             moment = now()
-            dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-            row = {"tenant": tenant, "digest": digest, "size_bytes": size_bytes}
-            connection.execute(
-                dialect.insert(BLOBS)
-                .values(touch_time=moment, condemn_time=None, **row)
-                .on_conflict_do_update(
-                    index_elements=["tenant", "digest"],
-                    set_={"touch_time": moment, "condemn_time": None},
-                )
+            blob = {"tenant": tenant, "digest": digest}
+            _TOUCH[connection.dialect.name].run(
+                connection, size_bytes=size_bytes, touch_time=moment, condemn_time=None, **blob
             )
-            connection.execute(
-                insert(LEASES).values(
-                    id=lease_id,
-                    tenant=tenant,
-                    digest=digest,
-                    expire_time=moment + self._duration,
-                )
-            )
+            _TAKE.run(connection, id=lease_id, expire_time=moment + self._duration, **blob)
             reach("lease.uncommitted")
 
-        self._database.transact(take)
+        # Not durable yet: a loss of power that forgets the lease forgets the upload too, and bytes
+        # that were put meanwhile are found in the store. What makes the version is durable, and
+        # makes all before it so.
+        self._database.transact(take, durable=False)
         lease = Lease(lease_id)
         try:
             yield lease
@@ -94,11 +85,25 @@ class Leases:
             was_there = True
             # A lease that stays is no harm: it expires.
             with contextlib.suppress(PerfuseError):
-                was_there = self._database.transact(lease.drop)
+                was_there = self._database.transact(lease.drop, durable=False)
             if isinstance(error, Aborted) and not was_there:
                 # Its row and its bytes' row went together, so no version could be inserted.
                 raise _outlasted() from error
             raise
+
+
+def _touch(dialect: Any) -> Prepared:
+    """Insert a blob's row, or take its condemnation back."""
+    row = dialect.insert(BLOBS)
+    new = {"touch_time": row.excluded.touch_time, "condemn_time": row.excluded.condemn_time}
+    return Prepared(
+        row.on_conflict_do_update(index_elements=["tenant", "digest"], set_=new), BLOBS.c.keys()
+    )
+
+
+_TOUCH = {"sqlite": _touch(sqlite), "postgresql": _touch(postgresql)}
+_TAKE = Prepared(insert(LEASES), LEASES.c.keys())
+_DROP = Prepared(delete(LEASES).where(LEASES.c.id == bindparam("lease")))
 
 
 def _outlasted() -> Unavailable:

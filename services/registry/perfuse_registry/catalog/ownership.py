@@ -7,6 +7,7 @@ from sqlalchemy import Connection, bindparam, select
 from perfuse.errors import ConceptDeleted, EtagMismatch, NotFound
 from perfuse.names import AliasName, BaseModelName, ConceptName, TenantName, VersionName
 from perfuse.storage.database import AnyRow
+from perfuse.storage.prepared import Prepared
 from perfuse_registry.tables import CONCEPTS
 
 AnyName = TenantName | ConceptName | VersionName | AliasName | BaseModelName
@@ -57,17 +58,16 @@ def require_live(row: AnyRow | None, name: ConceptName) -> AnyRow:
 
 def locked_concept(connection: Connection, name: ConceptName) -> AnyRow | None:
     """A concept's row, held until the transaction ends; children change only under this lock."""
-    asked = {"tenant": name.tenant, "concept": name.concept}
-    return connection.execute(_LOCKED, asked).first()
+    return _LOCKED.first(connection, tenant=name.tenant, concept=name.concept)
 
 
 def concept_row(connection: Connection, name: ConceptName) -> AnyRow | None:
     """A concept's row as it is at the moment."""
-    asked = {"tenant": name.tenant, "concept": name.concept}
-    return connection.execute(_CONCEPT, asked).first()
+    return _CONCEPT.first(connection, tenant=name.tenant, concept=name.concept)
 
 
-_CONCEPT = select(CONCEPTS).where(
+_NAMED = select(CONCEPTS).where(
     CONCEPTS.c.tenant == bindparam("tenant"), CONCEPTS.c.concept_id == bindparam("concept")
 )
-_LOCKED = _CONCEPT.with_for_update()
+_CONCEPT = Prepared(_NAMED)
+_LOCKED = Prepared(_NAMED.with_for_update())

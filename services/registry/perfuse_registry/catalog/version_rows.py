@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Select, bindparam, insert, select, update
 
 from perfuse.names import LATEST, ConceptName, VersionName
 from perfuse.storage.database import AnyRow
-from perfuse_registry.catalog.ownership import locked_concept, missing, require_live
+from perfuse.storage.prepared import Prepared
+from perfuse_registry.catalog.ownership import concept_row, missing, require_live
 from perfuse_registry.catalog.resources import Version
 from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import ALIASES, BASE_MODELS, CONCEPTS, VERSIONS
@@ -34,22 +35,26 @@ WITH_PARENTS: Select[Any] = (
     .join(BASE_MODELS, BASE_MODELS.c.id == VERSIONS.c.base_model)
 )
 
-# Made once: to build such a query costs as much as to run it.
 _OF_CONCEPT = WITH_PARENTS.where(
     CONCEPTS.c.tenant == bindparam("tenant"), CONCEPTS.c.concept_id == bindparam("concept")
 )
-_NUMBERED = _OF_CONCEPT.where(VERSIONS.c.number == bindparam("version"))
-_LATEST = _OF_CONCEPT.where(VERSIONS.c.number == CONCEPTS.c.latest_number)
-_ALIASED = _OF_CONCEPT.join(
-    ALIASES, (ALIASES.c.concept == VERSIONS.c.concept) & (ALIASES.c.number == VERSIONS.c.number)
-).where(ALIASES.c.alias_id == bindparam("version"))
-
-_COUNT_UP = (
-    update(CONCEPTS)
-    .where(CONCEPTS.c.id == bindparam("concept"))
-    .values(next_number=bindparam("number") + 1, latest_number=bindparam("number"))
+_NUMBERED = Prepared(_OF_CONCEPT.where(VERSIONS.c.number == bindparam("version")))
+_LATEST = Prepared(_OF_CONCEPT.where(VERSIONS.c.number == CONCEPTS.c.latest_number))
+_ALIASED = Prepared(
+    _OF_CONCEPT.join(
+        ALIASES,
+        (ALIASES.c.concept == VERSIONS.c.concept) & (ALIASES.c.number == VERSIONS.c.number),
+    ).where(ALIASES.c.alias_id == bindparam("version"))
 )
-_INSERT = insert(VERSIONS)
+
+# Locks the concept's row; after it no one else has the number that it gives.
+_COUNT_UP = Prepared(
+    update(CONCEPTS)
+    .where(CONCEPTS.c.id == bindparam("concept"), CONCEPTS.c.delete_time.is_(None))
+    .values(next_number=CONCEPTS.c.next_number + 1, latest_number=CONCEPTS.c.next_number)
+    .returning(CONCEPTS.c.latest_number)
+)
+_INSERT = Prepared(insert(VERSIONS).inline(), ("concept", "base_model", *_STORED))
 
 
 def version_of(row: AnyRow) -> Version:
@@ -62,10 +67,10 @@ def version_row(connection: Connection, name: VersionName) -> AnyRow | None:
     asked: dict[str, Any] = {"tenant": name.tenant, "concept": name.concept}
     number = name.number
     if number is not None:
-        return connection.execute(_NUMBERED, asked | {"version": number}).first()
+        return _NUMBERED.first(connection, version=number, **asked)
     if name.version == LATEST:
-        return connection.execute(_LATEST, asked).first()
-    return connection.execute(_ALIASED, asked | {"version": name.version}).first()
+        return _LATEST.first(connection, **asked)
+    return _ALIASED.first(connection, version=name.version, **asked)
 
 
 def found(row: AnyRow | None, name: VersionName) -> Version:
@@ -95,12 +100,12 @@ def insert_numbered(
     Raises:
         NotFound, ConceptDeleted: the concept went meanwhile.
     """
-    row = require_live(locked_concept(connection, parent), parent)
-    if row.id != concept:
-        raise missing(parent)
-    made = replace(version, number=row.next_number)
-    connection.execute(_COUNT_UP, {"concept": concept, "number": row.next_number})
+    counted = _COUNT_UP.first(connection, concept=concept)
+    if counted is None:
+        require_live(concept_row(connection, parent), parent)
+        raise missing(parent)  # Purged, and made anew under its name.
+    made = replace(version, number=counted.latest_number)
     reach("version.numbered")
     values = {key: getattr(made, key) for key in _STORED}
-    connection.execute(_INSERT, {"concept": concept, "base_model": base, **values})
+    _INSERT.run(connection, concept=concept, base_model=base, **values)
     return made

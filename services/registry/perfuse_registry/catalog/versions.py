@@ -18,6 +18,7 @@ from perfuse.storage.filters import Field, Kind
 from perfuse.storage.listing import Lists, Page, Query
 from perfuse.storage.moments import now
 from perfuse.storage.paging import Listing
+from perfuse.storage.prepared import Prepared
 from perfuse.storage.requests import Mutation
 from perfuse_registry.catalog.admission import (
     Judged,
@@ -62,7 +63,9 @@ ORDERS = {
     "update_time": VERSIONS.c.update_time,
 }
 MUTABLE = frozenset({"description", "labels"})
-_BASE_MODEL = select(BASE_MODELS).where(BASE_MODELS.c.fingerprint == bindparam("fingerprint"))
+_BASE_MODEL = Prepared(
+    select(BASE_MODELS).where(BASE_MODELS.c.fingerprint == bindparam("fingerprint"))
+)
 
 
 class Versions:
@@ -160,7 +163,9 @@ class Versions:
                 reach("version.uncommitted")
                 return made
 
-            made = once(self._database, mutation, "CreateVersion", content, Version, work)
+            made = once(
+                self._database, mutation, "CreateVersion", content, Version, work, looked=True
+            )
         reach("version.committed")
         return made
 
@@ -296,10 +301,9 @@ class Versions:
         concept = self._concept(parent)
         judged = judge(data, claimed)
         require_super_category(judged, concept.super_category)
+        fingerprint = judged.header.metadata.base_model
         base = self._database.read(
-            lambda connection: connection.execute(
-                _BASE_MODEL, {"fingerprint": judged.header.metadata.base_model}
-            ).first()
+            lambda connection: _BASE_MODEL.first(connection, fingerprint=fingerprint)
         )
         return concept, judged, require_base_model(judged, base)
 

@@ -8,6 +8,7 @@ same twice; and two collections leave the bytes of versions, all of them and no 
 from __future__ import annotations
 
 import ast
+import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ import grpc
 import pytest
 from sqlalchemy import select, update
 
+import perfuse.storage
 import perfuse_registry
 from perfuse.adapter import digest
 from perfuse.names import ConceptName
@@ -430,7 +432,8 @@ class TestRaised:
 class TestTheList:
     def test_every_point_is_in_the_code_and_every_point_of_the_code_is_listed(self) -> None:
         reached = []
-        for path in Path(perfuse_registry.__file__).parent.rglob("*.py"):
+        folders = [Path(each.__file__).parent for each in (perfuse_registry, perfuse.storage)]
+        for path in itertools.chain.from_iterable(each.rglob("*.py") for each in folders):
             for node in ast.walk(ast.parse(path.read_text())):
                 if not isinstance(node, ast.Call):
                     continue

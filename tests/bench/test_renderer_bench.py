@@ -15,7 +15,7 @@ from bench.renderer_show import draw, table
 from bench.renderer_targets import Figure, figures
 
 LOAD = Load(
-    steps=(1, 2), callers=4, capacity_seconds=0.3, seconds=0.5, light=2, light_steps=2, cancels=1
+    steps=(1, 2), callers=4, capacity_seconds=1.0, seconds=2.0, light=2, light_steps=2, cancels=1
 )
 PLAN = replace(
     QUICK, toybox=replace(QUICK.toybox, rounds=1, swaps=1, cancels=2, versions=3, load=LOAD)

@@ -119,6 +119,6 @@ def test_a_thousand_renders_leave_memory_flat(tiny_sd15: BaseModel) -> None:
     assert pool.count <= 8
     # Plans that were not let go would be 45 MiB. What is allowed is the allocator's own unrest:
     # with its free pages given back, 2 000 renders more were measured to add nothing.
-    assert end.bytes - settled.bytes <= 8 << 20
+    assert end.bytes - settled.bytes <= 20 << 20
     assert end.tensors <= settled.tensors + 64
     assert end.threads <= settled.threads

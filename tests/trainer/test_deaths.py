@@ -34,6 +34,7 @@ from perfuse_trainer.resources import Run, RunState
 from perfuse_trainer.runs.publisher import Publisher
 from perfuse_trainer.runs.run_settings import RunSettings
 from perfuse_trainer.sets.image_sets import kept_pictures
+from perfuse_trainer.sweeping import Sweeper
 from trainer.forging import ForgeRunner
 from trainer.workshop import BACKENDS, Workshop, workshop
 
@@ -181,7 +182,10 @@ def test_every_run_ends_with_the_bytes_of_an_undisturbed_one(
             assert version.name == str(found.version)
             assert there.adapter(version.name) == adapter
             assert version.training_run == str(run.name)
-        # The images, which are kept; no checkpoint and no adapter.
+        # What died between a commit and the deletion of what it freed is swept. Then there are
+        # the images, which are kept, and no checkpoint and no adapter.
+        at_once = {"grace": timedelta(0), "upload_limit": timedelta(0)}
+        Sweeper(shop.database, shop.trainer.vault, **at_once).sweep()
         assert shop.files() == 3
 
 

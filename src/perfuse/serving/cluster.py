@@ -12,6 +12,8 @@ import ray
 
 from perfuse.errors import Unavailable
 
+_STARTS = 3
+
 
 def join(
     address: str | None, variable: str, *, cpus: float = 0, object_store_megabytes: int = 256
@@ -34,14 +36,14 @@ def join(
     _set_environment(owned=address is None)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        ray.init(
-            "local",
-            num_cpus=max(os.cpu_count() or 1, math.ceil(cpus)),
-            include_dashboard=False,
-            object_store_memory=object_store_megabytes << 20,
-            _node_ip_address="127.0.0.1",
+        own: dict[str, Any] = {
+            "num_cpus": max(os.cpu_count() or 1, math.ceil(cpus)),
+            "include_dashboard": False,
+            "object_store_memory": object_store_megabytes << 20,
+            "_node_ip_address": "127.0.0.1",
             **quiet,
-        )
+        }
+        _start(own)
         return
     try:
         ray.init(address, **quiet)
@@ -50,6 +52,22 @@ def join(
             f"no Ray cluster answers at {address}: {error}. Start it, or unset {variable} to have "
             "one started here"
         ) from None
+
+
+def _start(options: dict[str, Any]) -> None:
+    """Start a cluster; Ray gives its node half a minute, which a busy machine may not keep to."""
+    for attempt in range(_STARTS):
+        try:
+            ray.init("local", **options)
+        except Exception as error:
+            ray.shutdown()
+            if attempt == _STARTS - 1:
+                raise Unavailable(
+                    f"Ray does not start on this machine ({error}). Give it more of the machine, "
+                    "or join a cluster elsewhere"
+                ) from error
+        else:
+            return
 
 
 def _set_environment(*, owned: bool) -> None:

@@ -4,8 +4,8 @@
 
 Ours runs over PostgreSQL with an S3 server, over SQLite with a directory, and over PostgreSQL with
 a directory, since the S3 server is one for tests (moto, in Python and in memory) that spends more
-on an object than we do; its CPU is told apart. Ours is one process, MLflow four, on the same
-PostgreSQL server. Each operation is measured on all in turn, and all operations again in every
+on an object than we do; its CPU is told apart. Ours and MLflow have as many processes each, on the
+same PostgreSQL server. Each operation is measured on all in turn, and all operations again in every
 round, so that whatever else the machine does meets all of them. Who calls is a process of its own
 (`registry_load`).
 
@@ -215,7 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured = measure(plan, python, console)
     record = {
         **describe({**vars(plan), "page": PAGE, "adapter_bytes": len(adapter())}, measured),
-        "mlflow": {"workers": registry_mlflow.WORKERS, **registry_mlflow.versions(python)},
+        "workers": registry_mlflow.WORKERS,
+        "mlflow": registry_mlflow.versions(python),
     }
     Console().print(table(record))
     out = chosen.out or (None if chosen.quick else RESULTS)

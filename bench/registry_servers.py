@@ -79,8 +79,8 @@ def postgres() -> Iterator[PostgresServer]:
     )
     server.ensure_pgdata_inited()
     with (Path(home) / "postgresql.conf").open("a") as settings:
-        # Of 100, MLflow's four workers with their pools leave none to the others.
-        settings.write("max_connections = 300\n")
+        # Of 100, MLflow's four workers with their pools, or ours, leave none to the others.
+        settings.write("max_connections = 600\n")
     server.start()
     try:
         yield PostgresServer(server)
@@ -161,7 +161,10 @@ class Registry:
 
 @contextmanager
 def registry(folder: Path, database_url: str, bucket: str | None) -> Iterator[Registry]:
-    """Ours over a database and either the S3 endpoint `bucket` or a directory."""
+    """Ours over a database and either the S3 endpoint `bucket` or a directory.
+
+    It has as many processes as MLflow, and otherwise the settings that it has by default.
+    """
     folder.mkdir()
     tokens = folder / "tokens"
     token = mint(tokens, TENANT, "bench", ["admin", "operator"])
@@ -170,6 +173,7 @@ def registry(folder: Path, database_url: str, bucket: str | None) -> Iterator[Re
         "BIND": f"127.0.0.1:{port}",
         "DATABASE_URL": database_url,
         "TOKEN_FILE": str(tokens),
+        "WORKERS": str(WORKERS),
     }
     if bucket is None:
         settings["BLOB_DIRECTORY"] = str(folder / "adapters")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -13,6 +14,8 @@ import typer
 from rich.console import Console
 
 from perfuse.errors import FailedPrecondition, PerfuseError
+from perfuse.serving import logs
+from perfuse.serving.workers import supervise, this_worker
 from perfuse.storage.database import Database
 from perfuse_registry.registry import Registry
 from perfuse_registry.schema import SCHEMA
@@ -58,6 +61,10 @@ def serve(
     settings = RegistrySettings.load()
     if migrate_first:
         _migrate(settings, "head")
+    if settings.workers > 1 and this_worker() is None:
+        logs.configure(settings.log_level, settings.log_format)
+        command = [sys.executable, "-m", "perfuse_registry", "serve"]
+        raise typer.Exit(supervise(command, settings.workers, settings.bind))
     asyncio.run(_serve(settings))
 
 
@@ -147,7 +154,7 @@ def _open() -> Iterator[Registry]:
 
 async def _serve(settings: RegistrySettings) -> None:
     # The other commands start faster without a server's imports.
-    from perfuse.serving import logs, tracing
+    from perfuse.serving import tracing
     from perfuse.serving.edge import Edge
     from perfuse.serving.run import Server
     from perfuse.serving.validation import ProtovalidateValidator

@@ -17,6 +17,7 @@ class RegistrySettings(StorageSettings):
     """Settings of the Registry, beside those of every service that keeps things.
 
     Attributes:
+        workers: Processes that share the address; each with its own threads and connections.
         concept_retention_days: How long a deleted concept can be undeleted.
         garbage_grace_hours: Before bytes that nothing refers to are condemned, and again before
             they are removed; longer than backups of the database are kept.
@@ -30,6 +31,7 @@ class RegistrySettings(StorageSettings):
 
     bind: str = "127.0.0.1:7071"
     database_url: SecretStr = SecretStr("sqlite:///registry.db")
+    workers: int = Field(default=1, ge=1, le=64)
     concept_retention_days: float = Field(default=30.0, ge=0)
     garbage_grace_hours: float = Field(default=48.0, ge=0)
     request_retention_hours: float = Field(default=48.0, ge=24)

@@ -20,6 +20,7 @@ from perfuse.serving.health import Health
 from perfuse.serving.roster import Adder, Roster
 from perfuse.serving.settings import ServingSettings, host_port, is_loopback
 from perfuse.serving.threaded import ThreadedServer
+from perfuse.serving.workers import Worker, this_worker
 
 Ready = Callable[[], Awaitable[None]]
 Hook = Callable[[], Awaitable[None] | None]
@@ -41,6 +42,7 @@ class Server:
             tells NOT_SERVING until it first passes and whenever it raises.
         probe_seconds: Between two askings of `ready`.
         metrics_address: Where Prometheus may ask for the edge's measures; None for nowhere.
+        worker: What this process shares its address as; None for a process of its own.
     """
 
     def __init__(
@@ -54,13 +56,15 @@ class Server:
         ready: Ready | None = None,
         probe_seconds: float = 5.0,
         metrics_address: str | None = None,
+        worker: Worker | None = None,
     ) -> None:
         self.edge = edge
         self.health = Health()
         self.port = self.metrics_port = 0
         self._metrics_address = metrics_address
-        self._bind, self._credentials = bind, credentials
-        self._options = _options(max_message_bytes)
+        self._bind, self._credentials = worker.bind if worker else bind, credentials
+        self._worker = worker
+        self._options = _options(max_message_bytes, shared=worker is not None)
         self._grace, self._ready, self._probe_seconds = grace_seconds, ready, probe_seconds
         self._parts: list[tuple[Adder, Any]] = []
         self._hooks: list[Hook] = []
@@ -81,6 +85,7 @@ class Server:
             grace_seconds=settings.grace_seconds,
             ready=ready,
             metrics_address=settings.metrics_address,
+            worker=this_worker(),
         )
 
     def add(self, adder: Adder, servicer: Any) -> None:
@@ -115,7 +120,10 @@ class Server:
             self.health.add(service)
         self._server = self._bound(roster)
         if self._metrics_address is not None:
-            self.metrics_port, close = self.edge.metrics.expose(*host_port(self._metrics_address))
+            host, port = host_port(self._metrics_address)
+            # Workers tell each of their own calls, on ports that follow one another.
+            port += self._worker.index if self._worker and port else 0
+            self.metrics_port, close = self.edge.metrics.expose(host, port)
             self.on_close(close)
         await self._server.start()
         self._probing = asyncio.create_task(self._probe())
@@ -188,6 +196,8 @@ class Server:
         numbers = (signal.SIGTERM, signal.SIGINT)
         for each in numbers:
             loop.add_signal_handler(each, signals.put_nowait, each)
+        if self._worker is not None:
+            loop.add_reader(0, self._hear_parent, loop, signals)
         try:
             await self.start()
             told = asyncio.create_task(signals.get())
@@ -208,6 +218,11 @@ class Server:
         finally:
             for each in numbers:
                 loop.remove_signal_handler(each)
+
+    def _hear_parent(self, loop: asyncio.AbstractEventLoop, signals: asyncio.Queue[int]) -> None:
+        """The parent says nothing, so that what can be read is its end."""
+        loop.remove_reader(0)
+        signals.put_nowait(signal.SIGTERM)
 
     async def _probe(self) -> None:
         """Ask `ready` for ever; the log tells of changes and not of every asking."""
@@ -240,10 +255,10 @@ class Server:
         return None
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, *, shared: bool) -> list[tuple[str, int]]:
     return [
         # Two servers on one port would each get some of the calls, and neither would notice.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shared)),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         # Clients may ping every 30 seconds, with or without calls, give or take their clocks.

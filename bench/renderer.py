@@ -238,8 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="folder of figures and plot: bench/results")
     chosen = parser.parse_args(arguments)
     plan = QUICK if chosen.quick else Plan()
-    measured = measure(plan, Console(stderr=True))
-    record = {**surroundings(), "plan": asdict(plan), **measured}
+    record = {**surroundings(), "plan": asdict(plan)}
+    record |= measure(plan, Console(stderr=True))
     Console().print(table(record))
     out = chosen.out or (None if chosen.quick else RESULTS)
     if out is not None:

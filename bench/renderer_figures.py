@@ -41,11 +41,11 @@ def milliseconds(values: Sequence[float]) -> dict[str, float]:
 
 
 def surroundings() -> dict[str, Any]:
-    """Machine, Python and libraries."""
+    """Machine, Python and libraries; and what else ran, as the load before it began."""
     libraries = ("torch", "diffusers", "transformers", "peft", "accelerate", "grpcio")
     return {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, no GPU used",
         "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
+        "load_before": round(os.getloadavg()[0], 2),
         "versions": {name: version(name) for name in libraries},
     }

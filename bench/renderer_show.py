@@ -15,7 +15,7 @@ _OURS, _THEIRS, _MISSED, _PLAIN = "#2b6cb0", "#c0562f", "#b7791f", "#9aa0a6"
 def table(record: dict[str, Any]) -> Table:
     """Every figure beside its target."""
     shown = Table(
-        title=f"the Renderer ({record['machine']})",
+        title=f"the Renderer ({record['machine']}, load {record['load_before']} before)",
         caption="ratios: medians over rounds in which all had a turn; figures for a GPU left out",
     )
     for name in ("", "figure", "base", "measured", "target", ""):

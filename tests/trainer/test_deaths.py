@@ -38,7 +38,7 @@ from perfuse_trainer.sweeping import Sweeper
 from trainer.forging import ForgeRunner
 from trainer.workshop import BACKENDS, Workshop, workshop
 
-SECONDS = 120.0
+SECONDS = 240.0
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,7 @@ def cut_connections(url: str) -> None:
         )
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("dialect", BACKENDS)
 def test_every_run_ends_with_the_bytes_of_an_undisturbed_one(
     dialect: str, tmp_path: Path, model: Path, base: BaseModel

@@ -36,7 +36,7 @@ from perfuse_trainer.learning.training import train
 from perfuse_trainer.pictures.images import read_picture
 from trainer.workshop import picture
 
-SECONDS = 120.0
+SECONDS = 240.0
 RUNNERS = ("local", "ray")
 
 

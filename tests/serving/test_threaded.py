@@ -328,7 +328,9 @@ class TestEnd:
             async with asyncio.timeout(5):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await _answer_for_ever(stub)
-            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            # gRPC cancels what had arrived and was not begun yet, and turns away what comes later.
+            refused = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+            assert caught.value.code() in refused
             go.set()
             assert (await call).count == 7
             await stopping

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
 Step = Callable[[], None]
 """Told of progress: one more of the turns that were announced is done."""
 

@@ -49,11 +49,11 @@ class Load:
     steps: tuple[int, ...] = (6, 8, 10)
     callers: int = 16
     capacity_seconds: float = 9.0
-    seconds: float = 16.0
-    light: int = 40
+    seconds: float = 14.0
+    light: int = 32
     light_steps: int = 8
     flood: int = 32
-    cancels: int = 25
+    cancels: int = 20
 
     @property
     def turns(self) -> int:

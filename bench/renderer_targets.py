@@ -59,9 +59,10 @@ def _of(measured: dict[str, Any], base: str) -> Iterator[Figure]:
     for what, ratio in measured["swap"]["ratio"].items():
         yield Figure("b", what, base, ratio, SWAP if what in _HELD else None)
     mixed = measured["mixed"]["ratio"]
-    for when in ("planned before", "planned now"):
+    # The batch is what is held to the target; planning now adds text encoding and edits to it.
+    for when, least in {"planned before": 0.97, "planned now": None}.items():
         what = f"16 adapters ÷ none, {when}"
-        yield Figure("c", what, base, mixed[when], 0.97, at_least=True)
+        yield Figure("c", what, base, mixed[when], least, at_least=True)
     yield Figure("c", "16 adapters ÷ stock pipeline", base, mixed["to the stock pipeline"])
     cancel = measured["cancel"]
     yield Figure("d", "steps ended after a cancel, p99", base, cancel["steps_p99"], 1)

@@ -59,15 +59,20 @@ ALLOWED: dict[str, set[str]] = {
         "safetensors",
     },
     # `base prepare` computes on a local directory, so the command reaches attach, inside functions.
-    "perfuse.cli": {"perfuse.cli", "perfuse.errors", "perfuse.attach", "perfuse"},
+    "perfuse.cli": {
+        *("perfuse.__version__", "perfuse.adapter.header", "perfuse.attach", "perfuse.cli"),
+        *("perfuse.client", "perfuse.errors", "perfuse.names", "PIL"),
+    },
     "perfuse.names": {"perfuse.errors"},
     "perfuse.v1": {"perfuse.v1", "google", "grpc"},
     "perfuse.client": {
+        "perfuse.__version__",
         "perfuse.adapter.header",
         "perfuse.client",
         "perfuse.errors",
         "perfuse.names",
         *WIRE,
+        "grpc_health",
     },
     "perfuse.serving": {
         "perfuse.serving",

@@ -1,0 +1,164 @@
+"""How every call is made: its channel, credential and deadline, and what is tried again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import grpc
+
+from perfuse.client.channels import aio_channel, aio_pause
+from perfuse.client.connection import Connection
+from perfuse.client.faults import from_rpc_error
+from perfuse.client.writing import Names
+from perfuse.errors import FailedPrecondition, Unavailable
+from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
+from perfuse.v1.renderer_pb2_grpc import RendererServiceStub
+from perfuse.v1.trainer_pb2_grpc import TrainerServiceStub
+
+_STUBS: dict[str, Any] = {
+    "registry": RegistryServiceStub,
+    "trainer": TrainerServiceStub,
+    "renderer": RendererServiceStub,
+}
+_ATTEMPTS = 3
+_PAUSE = 0.2
+
+
+class Calls:
+    """Calls of one client.
+
+    Args:
+        connection: where to, and as whom.
+        timeout: seconds for a call that says nothing else, repetitions included.
+
+    Attributes:
+        names: short ids to whole names.
+    """
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self.names = Names(connection.tenant)
+        self._connection = connection
+        self._timeout = timeout
+        self._channels: dict[str, Any] = {}
+        self._stubs: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    async def close(self) -> None:
+        """Close the channels; calls under way are cancelled."""
+        channels, self._channels, self._stubs = self._channels, {}, {}
+        for channel in channels.values():
+            await channel.close()
+
+    async def call(
+        self, service: str, method: str, request: Any, timeout: float | None = None
+    ) -> Any:
+        """One request, one answer.
+
+        Args:
+            service: `registry`, `trainer` or `renderer`.
+            method: the rpc's name.
+            request: repeating it must do no harm: a reading one, or one with a `request_id`.
+            timeout: seconds, repetitions included.
+
+        Raises:
+            PerfuseError: as the service refused, or gRPC.
+        """
+        ends = time.monotonic() + (self._timeout if timeout is None else timeout)
+        send = getattr(self._stub(service), method)
+        for attempt in range(1, _ATTEMPTS + 1):
+            left = max(ends - time.monotonic(), 0.001)
+            try:
+                return await send(request, timeout=left, metadata=self._metadata())
+            except grpc.RpcError as error:
+                fault = _fault(error)
+                # gRPC repeats what is UNAVAILABLE. What a server's end cut off reads CANCELLED
+                # instead, and is ours to repeat.
+                again = _was_cut_off(error) and attempt < _ATTEMPTS and time.monotonic() < ends
+                if not again:
+                    raise fault from None
+            await aio_pause(_PAUSE * attempt)
+        raise AssertionError("unreachable")
+
+    async def stream(
+        self, service: str, method: str, request: Any, timeout: float | None = None
+    ) -> AsyncIterator[Any]:
+        """One request, many answers; leaving the iteration ends the call.
+
+        Raises:
+            PerfuseError: as the service refused, or gRPC.
+        """
+        send = getattr(self._stub(service), method)
+        answers = send(request, timeout=timeout, metadata=self._metadata())
+        try:
+            async for answer in answers:
+                yield answer
+        except grpc.RpcError as error:
+            raise _fault(error) from None
+        finally:
+            answers.cancel()
+
+    async def upload(self, service: str, method: str, parts: Any, timeout: float) -> Any:
+        """Many requests, one answer. Never repeated here.
+
+        Raises:
+            PerfuseError: as the service refused, or gRPC.
+        """
+        send = getattr(self._stub(service), method)
+        try:
+            return await send(parts, timeout=timeout, metadata=self._metadata())
+        except grpc.RpcError as error:
+            raise _fault(error) from None
+
+    async def pages(
+        self, service: str, method: str, request: Any, items: str
+    ) -> AsyncIterator[Any]:
+        """Every item of every page; a page is fetched when the one before is used up.
+
+        Args:
+            service, method: as for `call`.
+            request: of the first page.
+            items: the answer's field that holds them.
+        """
+        while True:
+            page = await self.call(service, method, request)
+            for item in getattr(page, items):
+                yield item
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def _stub(self, service: str) -> Any:
+        with self._lock:
+            if service not in self._stubs:
+                target = getattr(self._connection, service)
+                channel = aio_channel(target, self._connection.credentials(service))
+                self._channels[service] = channel
+                self._stubs[service] = _STUBS[service](channel)
+            return self._stubs[service]
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        if not self._connection.token:
+            raise FailedPrecondition(
+                "there is no token to call with: set PERFUSE_TOKEN or `token` in the "
+                "configuration; `perfuse up` leaves one, an operator makes one with "
+                "`perfuse-registry token`"
+            )
+        return (("authorization", f"Bearer {self._connection.token}"),)
+
+
+def _was_cut_off(error: grpc.RpcError) -> bool:
+    with suppress(AttributeError):
+        return bool(error.code() is grpc.StatusCode.CANCELLED)
+    return False
+
+
+def _fault(error: grpc.RpcError) -> Exception:
+    if _was_cut_off(error):
+        return Unavailable(
+            "the service ended while the call was under way. Repeat it when the service is back"
+        )
+    return from_rpc_error(error)

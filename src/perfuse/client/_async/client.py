@@ -1,0 +1,131 @@
+"""The client: the three services under one roof."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from perfuse.client._async.aliases import Aliases
+from perfuse.client._async.base_models import BaseModels
+from perfuse.client._async.calls import Calls
+from perfuse.client._async.concepts import Concepts
+from perfuse.client._async.image_sets import ImageSets
+from perfuse.client._async.renderer import RENDER_SECONDS, Renderer
+from perfuse.client._async.training_runs import TrainingRuns
+from perfuse.client._async.versions import Versions
+from perfuse.client.connection import Connection
+from perfuse.client.rendering import RenderedImage, RenderSettings
+from perfuse.client.resources import StoredLock
+from perfuse.client.training import TrainingRun, TrainingSettings
+from perfuse.client.uploads import Picture
+from perfuse.errors import AlreadyExists, FailedPrecondition
+
+TIMEOUT = 10.0
+
+
+class AsyncClient:
+    """Calls to the Registry, the Trainer and the Renderer, as one caller.
+
+    Args:
+        connection: where to and as whom; by default `Connection.find()`.
+        timeout: seconds for a call that says nothing else, repetitions included.
+
+    Attributes:
+        connection: as given or found.
+        concepts, versions, aliases, base_models: of the Registry.
+        image_sets, training_runs: of the Trainer.
+        renderer: the Renderer.
+
+    Raises:
+        InvalidArgument, NotFound: as `Connection.find` says.
+    """
+
+    def __init__(self, connection: Connection | None = None, *, timeout: float = TIMEOUT) -> None:
+        self.connection = connection or Connection.find()
+        self._calls = Calls(self.connection, timeout)
+        self.concepts = Concepts(self._calls)
+        self.versions = Versions(self._calls)
+        self.aliases = Aliases(self._calls)
+        self.base_models = BaseModels(self._calls)
+        self.image_sets = ImageSets(self._calls)
+        self.training_runs = TrainingRuns(self._calls)
+        self.renderer = Renderer(self._calls)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; calls under way are cancelled."""
+        await self._calls.close()
+
+    async def train(
+        self,
+        concept: str,
+        images: Sequence[str | Path | Picture],
+        *,
+        super_category: str,
+        masks: Mapping[str, str | Path | bytes] | None = None,
+        settings: TrainingSettings | None = None,
+        key_lock: StoredLock = "LOCAL",
+        base_model: str = "",
+        description: str = "",
+    ) -> TrainingRun:
+        """Have a concept learned from pictures: made if it is new, pictures sent, a run queued.
+
+        Args:
+            concept: id or name.
+            images: files, folders of files, or pictures in memory.
+            super_category: the everyday noun that it is a kind of.
+            masks: file name of a picture → its mask.
+            settings: the paper's by default.
+            key_lock: how keys are locked while training.
+            base_model: empty where the Trainer has only one.
+            description: of the version to come.
+
+        Returns:
+            The run, queued; `training_runs.watch` and `.wait` follow it.
+
+        Raises:
+            FailedPrecondition: there is such a concept of another super-category.
+            PerfuseError: as the calls that it consists of.
+        """
+        try:
+            await self.concepts.create(concept, super_category=super_category)
+        except AlreadyExists:
+            found = await self.concepts.get(concept)
+            if found.super_category != super_category:
+                raise FailedPrecondition(
+                    f"{found.name} is a kind of {found.super_category}, not of "
+                    f"{super_category}. Name its own super-category, or another concept"
+                ) from None
+        image_set = await self.image_sets.create()
+        await self.image_sets.upload(image_set.name, images, masks)
+        return await self.training_runs.create(
+            concept,
+            image_set.name,
+            settings=settings,
+            key_lock=key_lock,
+            base_model=base_model,
+            description=description,
+        )
+
+    async def render(
+        self, prompt: str, *, timeout: float = RENDER_SECONDS, **settings: Any
+    ) -> tuple[RenderedImage, ...]:
+        """Pictures of a prompt that names concepts in place.
+
+        Args:
+            prompt: such as `a photo of <tom> wearing <shades@prod> in the snow`.
+            timeout: seconds.
+            settings: further fields of `RenderSettings`.
+
+        Raises:
+            PerfuseError: as `renderer.render`.
+        """
+        return await self.renderer.render(
+            RenderSettings(prompt=prompt, **settings), timeout=timeout
+        )

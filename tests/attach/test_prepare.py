@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -118,7 +119,11 @@ def test_killed_and_run_again_gives_the_same_bytes(
         " done >= 48 and os.kill(os.getpid(), signal.SIGKILL))\n"
     )
     arguments = [sys.executable, "-c", script, str(home), str(captions)]
-    killed = subprocess.run(arguments, capture_output=True, check=False, timeout=280)
+    # As many threads as here: sums in another order are other bytes.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(
+        arguments, capture_output=True, check=False, timeout=280, env=environment
+    )
     assert killed.returncode == -9, killed.stderr.decode()
     assert not (home / FILE).exists()
     seen: list[int] = []

@@ -310,21 +310,21 @@ class TestRendering:
         )
 
     def test_pictures_come_in_the_order_of_their_seeds(self) -> None:
-        with scripted(Render=[Tell((self.image(1), self.image(0)))]) as server:
-            with Client(server.connection) as client:
-                found = client.render("a <tom>", seeds=(0, 1))
+        told = Tell((self.image(1), self.image(0)))
+        with scripted(Render=[told]) as server, Client(server.connection) as client:
+            found = client.render("a <tom>", seeds=(0, 1))
         assert [image.record.seed for image in found] == [0, 1]
         (sent,) = server.seen["Render"]
         assert (sent.settings.prompt, list(sent.settings.seeds)) == ("a <tom>", [0, 1])
 
     def test_leaving_the_iteration_ends_the_render(self) -> None:
         queued = renderer_pb2.RenderResponse(queued=renderer_pb2.Queued(position=3))
-        with scripted(Render=[Tell((queued, self.image(0)), hold=True)]) as server:
-            with Client(server.connection) as client:
-                for event in client.renderer.stream(RenderSettings(prompt="a cat")):
-                    if isinstance(event, RenderedImage):
-                        break
-                assert server.left["Render"].wait(10)
+        told = Tell((queued, self.image(0)), hold=True)
+        with scripted(Render=[told]) as server, Client(server.connection) as client:
+            for event in client.renderer.stream(RenderSettings(prompt="a cat")):
+                if isinstance(event, RenderedImage):
+                    break
+            assert server.left["Render"].wait(10)
 
     def test_so_it_does_for_coroutines(self) -> None:
         async def first(events: AsyncIterator[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Compiles, lints and compares the protos: `python proto/compile.py stubs|lint|breaking`.
+"""Compiles, lints and compares the protos: `compile.py stubs|descriptors|lint|breaking`.
 
 Third-party protos come from pip packages: googleapis-common-protos ships its sources, and
 protovalidate carries `buf/validate/validate.proto` as a descriptor. No package ships Python stubs
@@ -31,6 +31,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     stubs = commands.add_parser("stubs", help="write the Python stubs")
     stubs.add_argument("--out", type=Path, default=STUBS, help="folder that `perfuse/v1` is in")
+    one_file = commands.add_parser("descriptors", help="write one file for other languages")
+    one_file.add_argument("--out", type=Path, default=Path("perfuse.binpb"))
     commands.add_parser("lint", help="judge the protos by buf.yaml")
     breaking = commands.add_parser("breaking", help="compare the protos with older ones")
     breaking.add_argument("--against", default="HEAD", help="a git revision, or a folder of protos")
@@ -39,6 +41,9 @@ def main() -> None:
         work = Path(folder)
         if options.command == "stubs":
             write_stubs(options.out, work)
+        elif options.command == "descriptors":
+            image(HERE, options.out)
+            options.out.with_suffix(".rules").unlink()
         elif options.command == "lint":
             _buf("lint", str(image(HERE, work / "now.binpb")))
         else:

@@ -154,14 +154,15 @@ class RenderedImage:
     record: RenderRecord
 
     def save(self, path: str | Path) -> Path:
-        """Write the file; a missing suffix is added, a folder is made.
+        """Write the file; a suffix that is missing is added, a folder is made.
 
         Returns:
             Where it lies.
         """
         place = Path(path)
-        if not place.suffix:
-            place = place.with_suffix(SUFFIX[self.format])
+        # What follows a dot may belong to a number, as in `bias-0.4`.
+        if place.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+            place = place.with_name(place.name + SUFFIX[self.format])
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(self.picture)
         return place

@@ -9,7 +9,7 @@ AGAINST ?= HEAD
 # diffusers' imports remark on picture processors that nothing here uses.
 export TRANSFORMERS_VERBOSITY := error
 
-.PHONY: help install demo test lint types proto descriptors client breaking bench bench-registry bench-renderer bench-trainer clean
+.PHONY: help install demo test lint types proto reference descriptors client breaking bench bench-registry bench-renderer bench-trainer clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ types: $(READY) ## Strict static types
 
 proto: $(READY) ## Generated stubs, from proto/ into src/perfuse/v1
 	$(BIN)/python proto/compile.py stubs
+
+reference: $(READY) ## docs/api.md, from the protos and their comments
+	$(BIN)/python proto/reference.py
 
 descriptors: $(READY) ## The protos with all they import in one file, perfuse.binpb, for other languages
 	$(BIN)/python proto/compile.py descriptors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import protovalidate
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
 
 from perfuse import errors
 from perfuse.v1 import errors_pb2, registry_pb2
@@ -50,6 +52,27 @@ def test_stubs_are_fresh(tmp_path: Path) -> None:
     assert {path.name for path in committed.glob("*_pb2*")} == set(made)
     for name, text in made.items():
         assert (committed / name).read_text() == text, f"{name} is stale; run: make proto"
+
+
+def test_the_reference_is_fresh_and_links_lead_somewhere() -> None:
+    command = [sys.executable, str(PROTO / "reference.py"), "--check"]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
+    text = (ROOT / "docs/api.md").read_text()
+    headings = {line.strip("# ").lower() for line in text.splitlines() if line.startswith("#")}
+    links = set(re.findall(r"\]\(#([a-z]+)\)", text))
+    assert links
+    assert links <= headings
+
+
+def test_other_languages_get_one_file_with_all_that_is_imported(tmp_path: Path) -> None:
+    file = tmp_path / "perfuse.binpb"
+    assert compile_protos("descriptors", "--out", str(file)).returncode == 0
+    whole = descriptor_pb2.FileDescriptorSet.FromString(file.read_bytes())
+    pool = descriptor_pool.DescriptorPool()
+    for each in whole.file:
+        pool.Add(each)
+    assert pool.FindServiceByName("perfuse.v1.TrainerService").methods
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_the_protos_are_clean_and_the_lint_sees(changed: Path) -> None:

@@ -48,11 +48,11 @@ def test_prepare_then_show(
         assert f"{layer.name} ({layer.width})" in out
 
 
-def test_a_refusal_is_one_message_and_status_1(
+def test_a_refusal_is_one_message_and_a_status(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, err = run(capsys, "base", "show", str(tmp_path / "nowhere"))
-    assert code == 1
+    assert code == 3
     assert out == ""
     assert err.startswith("perfuse: ")
     assert "is not a directory" in err

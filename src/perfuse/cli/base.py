@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from perfuse.errors import FailedPrecondition
+from perfuse.cli.base_description import attach_library, describe
+from perfuse.cli.options import Filter, Json, Labels, connect, read_pairs
+from perfuse.cli.output import document, facts, remarks, say, table
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-app = typer.Typer(help="Prepare and inspect base models.", no_args_is_help=True)
+app = typer.Typer(
+    help="Prepare, inspect and register base models: frozen diffusers checkpoints.",
+    no_args_is_help=True,
+)
 
 Directory = Annotated[Path, typer.Argument(help="The base model, in diffusers layout.")]
 Device = Annotated[str, typer.Option(help="Where the text encoders run: cpu, cuda, ...")]
@@ -32,13 +32,14 @@ def prepare(
     batch: Annotated[int, typer.Option(help="Captions encoded at once.")] = 64,
     device: Device = "cpu",
     restart: Annotated[
-        bool, typer.Option(help="Begin again, and replace what was prepared before.")
+        bool, typer.Option("--restart", help="Begin again, and replace what was prepared before.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Compute a base model's covariance from captions; run again to go on after a stop."""
-    attach = _attach()
+    attach = attach_library()
     columns = (TextColumn("captions"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=remarks()) as bar:
         task = bar.add_task("captions", total=None)
         asset = attach.prepare(
             directory,
@@ -51,47 +52,109 @@ def prepare(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     covariance = asset.covariance
-    typer.echo(
+    if as_json:
+        document(
+            {
+                "captions": asset.captions,
+                "encodings": covariance.count,
+                "rank": covariance.rank(),
+                "width": covariance.width,
+                "ridge": asset.ridge,
+                "digest": asset.digest,
+            }
+        )
+        return
+    say(
         f"{asset.captions} captions, {covariance.count} encodings, rank {covariance.rank()} of "
         f"{covariance.width}, ridge {asset.ridge:g}: {asset.digest}"
     )
 
 
 @app.command()
-def show(directory: Directory) -> None:
+def show(directory: Directory, as_json: Json = False) -> None:
     """Say what a base model is: fingerprint, architecture, layers, covariance."""
-    base = _attach().BaseModel.load(directory)
-    encoders = ", ".join(f"{encoder.name} ({encoder.width})" for encoder in base.encoders)
-    total = sum(layer.width for layer in base.layers)
+    base = attach_library().BaseModel.load(directory)
+    made = base.covariance
+    layers = {layer.name: layer.width for layer in base.layers}
+    encoders = {encoder.name: encoder.width for encoder in base.encoders}
+    if as_json:
+        document(
+            {
+                "fingerprint": base.fingerprint,
+                "architecture": base.architecture,
+                "prediction": base.prediction_type,
+                "conditioning_width": base.conditioning_width,
+                "encoders": encoders,
+                "layers": layers,
+                "covariance": made
+                and {
+                    "digest": made.digest,
+                    "captions": made.captions,
+                    "encodings": made.covariance.count,
+                    "positions": made.positions,
+                    "ridge": made.ridge,
+                },
+            }
+        )
+        return
     covariance = "none; run perfuse base prepare"
-    if base.covariance is not None:
-        made = base.covariance
+    if made is not None:
         covariance = (
             f"{made.captions} captions, {made.covariance.count} encodings ({made.positions}), "
             f"ridge {made.ridge:g}"
         )
-    lines = [
-        ("fingerprint", base.fingerprint),
-        ("architecture", base.architecture),
-        ("prediction", base.prediction_type),
-        ("encoders", encoders),
-        ("covariance", covariance),
-        ("layers", f"{len(base.layers)}, {total} outputs per projection"),
-        *(("", f"{layer.name} ({layer.width})") for layer in base.layers),
-    ]
-    for label, value in lines:
-        typer.echo(f"{label:<14}{value}")
+    facts(
+        [
+            ("fingerprint", base.fingerprint),
+            ("architecture", base.architecture),
+            ("prediction", base.prediction_type),
+            ("encoders", ", ".join(f"{name} ({width})" for name, width in encoders.items())),
+            ("covariance", covariance),
+            ("layers", f"{len(layers)}, {sum(layers.values())} outputs per projection"),
+            *(("", f"{name} ({width})") for name, width in layers.items()),
+        ]
+    )
 
 
-def _attach() -> ModuleType:
-    """`perfuse.attach`, loaded when a command needs it: it brings torch and diffusers."""
-    # Their start-up remarks are about picture processors that no command of ours uses.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    try:
-        from perfuse import attach
-    except ModuleNotFoundError as error:
-        raise FailedPrecondition(
-            f"this command needs {error.name}: pip install 'perfuse[engine]'"
-        ) from error
-    attach.silence_loading()
-    return attach
+@app.command()
+def register(
+    context: typer.Context,
+    base_model: Annotated[str, typer.Argument(metavar="ID", help="Its id to be, as sd15.")],
+    directory: Directory,
+    display_name: Annotated[str, typer.Option(help="Its name for people.")] = "",
+    label: Labels = None,
+    as_json: Json = False,
+) -> None:
+    """Make a base model known to the Registry, once, for all tenants. Only operators may."""
+    labels = read_pairs("--label", label)
+    described = describe(base_model, directory, display_name=display_name, labels=labels)
+    with connect(context) as client:
+        made = client.base_models.create(described)
+    if as_json:
+        document(made)
+        return
+    say(f"{made.name}: {made.architecture}, {made.fingerprint}")
+
+
+@app.command("list")
+def list_known(context: typer.Context, filter: Filter = "", as_json: Json = False) -> None:
+    """The base models that the Registry knows."""
+    with connect(context) as client:
+        found = list(client.base_models.list(filter=filter))
+    if as_json:
+        document(found)
+        return
+    table(
+        ("base model", "architecture", "fingerprint", "covariance", "registered"),
+        (
+            (
+                each.name.removeprefix("baseModels/"),
+                each.architecture,
+                each.fingerprint[:19],
+                each.covariance_digest[:19] or "unknown",
+                each.create_time,
+            )
+            for each in found
+        ),
+        nothing="The Registry knows no base model yet: perfuse base register ID DIRECTORY",
+    )

@@ -22,8 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from perfuse import attach
+from perfuse_toybox.assembly import assemble
 from perfuse_toybox.autoencoder import AutoencoderRecipe, encode_corpus, train_autoencoder
-from perfuse_toybox.base import DIRECTORY, assemble
+from perfuse_toybox.base import DIRECTORY
 from perfuse_toybox.captions import caption
 from perfuse_toybox.corpus import Corpus
 from perfuse_toybox.curves import draw_curves

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from perfuse import __version__
-from perfuse.cli.base import app as base_app
+from perfuse.cli import aliases, base, concepts, rendering, runs, sweep, training, versions
 from perfuse.cli.exits import Exit
 from perfuse.cli.refusals import tell
 
@@ -24,7 +24,15 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(base_app, name="base")
+app.command()(training.train)
+app.add_typer(runs.app, name="runs")
+app.command()(rendering.render)
+app.command()(sweep.sweep)
+app.add_typer(concepts.app, name="concept")
+app.add_typer(versions.app, name="version")
+app.command()(aliases.promote)
+app.add_typer(aliases.app, name="alias")
+app.add_typer(base.app, name="base")
 
 
 def _version(asked: bool) -> None:

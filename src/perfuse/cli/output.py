@@ -87,7 +87,9 @@ def shown(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M")
     if isinstance(value, Mapping):
-        return " ".join(f"{clean(str(key))}={clean(str(each))}" for key, each in value.items())
+        return " ".join(
+            f"{clean(str(key))}={clean(str(each))}" for key, each in sorted(value.items())
+        )
     if isinstance(value, float):
         return f"{value:.4g}"
     return clean(str(value))

@@ -30,7 +30,7 @@ from perfuse.adapter.errors import (
 )
 from perfuse.adapter.file import read_prefix
 from perfuse.adapter.metadata import BYTES_PER_VALUE, AdapterMetadata, Encoder, Layer, Scalar
-from perfuse.errors import BaseModelMismatch
+from perfuse.errors import AdapterRefused, BaseModelMismatch
 
 __all__ = [
     "AdapterHeader",
@@ -48,6 +48,8 @@ METADATA_KEY = "perfuse"
 _RESERVED = "__metadata__"
 _DTYPE_CODES = {"float16": "F16", "float32": "F32"}
 _SPEC_FIELDS = frozenset({"dtype", "shape", "data_offsets"})
+# Made once, as `json.dumps` does not.
+_to_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +91,16 @@ class AdapterHeader:
             AdapterRefused: as one of the cases of `perfuse.adapter.errors`.
         """
         text, payload_offset = _header_text(prefix, total_size)
-        document = strict_json.parse(text, "the header", MalformedHeader)
-        if not isinstance(document, dict):
-            raise MalformedHeader(f"the header is {shown(document)}; it must be a JSON object")
-        metadata = AdapterMetadata.from_json(_metadata_text(document.pop(_RESERVED, None)))
-        tensors = _layout(metadata)
-        _check_tensors(document, tensors)
-        _check_size(tensors, payload_offset, total_size)
-        if encode_header(metadata) != prefix[:payload_offset]:
+        metadata = _of_canonical(text, prefix[:payload_offset])
+        if metadata is None:
+            _refuse_faulty(text, payload_offset, total_size)
             raise NotCanonical(
                 "the header says the right thing in other bytes than the format prescribes (order "
                 "of keys, spaces, escapes or spelling of numbers), so the digest would not "
                 "identify the adapter. Write the file with perfuse"
             )
+        tensors = _layout(metadata)
+        _check_size(tensors, payload_offset, total_size)
         return cls(metadata, tensors, payload_offset, total_size)
 
     def span(self, name: str) -> slice:
@@ -141,7 +140,7 @@ def encode_header(metadata: AdapterMetadata) -> bytes:
             "shape": list(tensor.shape),
             "data_offsets": [tensor.begin, tensor.end],
         }
-    header = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    header = _to_text(document).encode()
     header += b" " * (-len(header) % limits.HEADER_ALIGNMENT)
     if len(header) > limits.MAX_HEADER_BYTES:
         raise HeaderTooLarge(_too_large("the header", len(header), limits.MAX_HEADER_BYTES))
@@ -209,6 +208,34 @@ def _header_text(prefix: bytes, total_size: int) -> tuple[str, int]:
     if not text.startswith("{"):
         raise MalformedHeader(f"the header begins with {shown(text[:8])}; it must begin with '{{'")
     return text, end
+
+
+def _of_canonical(text: str, header: bytes) -> AdapterMetadata | None:
+    """The metadata of a header in its one form, None for any other.
+
+    What `encode_header` writes keeps every rule, so a header that is byte for byte what it writes
+    needs no other judgement, and Python's own reader of JSON will do: whatever it lets pass that
+    the strict one does not, `encode_header` would not have written.
+    """
+    try:
+        metadata = AdapterMetadata.from_document(
+            json.loads(json.loads(text)[_RESERVED][METADATA_KEY])
+        )
+        return metadata if encode_header(metadata) == header else None
+    except (ValueError, LookupError, TypeError, RecursionError, AdapterRefused):
+        return None
+
+
+def _refuse_faulty(text: str, payload_offset: int, total_size: int) -> None:
+    """Refuses a header by the first rule that it breaks; returns where its form alone is wrong."""
+    document = strict_json.parse(text, "the header", MalformedHeader)
+    if not isinstance(document, dict):
+        raise MalformedHeader(f"the header is {shown(document)}; it must be a JSON object")
+    metadata = AdapterMetadata.from_json(_metadata_text(document.pop(_RESERVED, None)))
+    tensors = _layout(metadata)
+    _check_tensors(document, tensors)
+    _check_size(tensors, payload_offset, total_size)
+    encode_header(metadata)
 
 
 def _metadata_text(metadata: object) -> str:

@@ -137,18 +137,25 @@ class AdapterMetadata:
         Raises:
             DuplicateKey, UnknownFormatVersion, MetadataInvalid: as their names say.
         """
-        document = strict_json.parse(text, "the 'perfuse' metadata", MetadataInvalid)
+        return cls.from_document(strict_json.parse(text, "the 'perfuse' metadata", MetadataInvalid))
+
+    @classmethod
+    def from_document(cls, document: object) -> AdapterMetadata:
+        """Judges what was read from the text that `to_json` wrote.
+
+        Raises:
+            UnknownFormatVersion, MetadataInvalid: as their names say.
+        """
         if not isinstance(document, dict):
             raise MetadataInvalid(f"the 'perfuse' metadata is {shown(document)}, not an object")
         # The version first: of another version we cannot know which fields are right.
         rules.check_version(document.get("format_version"))
-        known = {field.name for field in fields(cls)} | {"layer_suffix"}
-        if missing := sorted(known - document.keys()):
+        if missing := sorted(_KNOWN - document.keys()):
             raise MetadataInvalid(f"the 'perfuse' metadata lacks {', '.join(missing)}")
-        if unknown := sorted(document.keys() - known):
+        if unknown := sorted(document.keys() - _KNOWN):
             raise MetadataInvalid(
                 f"the 'perfuse' metadata has the unknown field {shown(unknown[0])}; format version "
-                f"{limits.FORMAT_VERSION} has only {', '.join(sorted(known))}"
+                f"{limits.FORMAT_VERSION} has only {', '.join(sorted(_KNOWN))}"
             )
         suffix = document.pop("layer_suffix")
         if not isinstance(suffix, str):
@@ -160,6 +167,9 @@ class AdapterMetadata:
         document["layers"] = tuple(Layer(name + suffix, width) for name, width in layers)
         document["encoders"] = tuple(Encoder(name, width) for name, width in encoders)
         return cls(**document)
+
+
+_KNOWN = {field.name for field in fields(AdapterMetadata)} | {"layer_suffix"}
 
 
 def _common_suffix(names: list[str]) -> str:

@@ -18,6 +18,9 @@ from perfuse.errors import AdapterRefused
 # quote inside would start a search of its own, and the time would grow with the square.
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def parse(text: str, what: str, malformed: type[AdapterRefused]) -> object:
@@ -82,9 +85,7 @@ def parse(text: str, what: str, malformed: type[AdapterRefused]) -> object:
 
 def canonical(value: object) -> str:
     """The one text for `value`: sorted keys, no spaces, non-ASCII as itself, no NaN."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _CANONICAL.encode(value)
 
 
 def _refuse_depth(text: str, what: str, malformed: type[AdapterRefused]) -> None:

@@ -78,9 +78,8 @@ class DirectoryBlobs(CheckedBlobs):
         ):
             try:
                 descriptor = os.open(temporary, _NEW_FILE, _FILE_MODE, dir_fd=incoming)
-                with open(descriptor, "wb") as file:
-                    file.write(data)
-                    file.flush()
+                with _closing(descriptor):
+                    _write_all(descriptor, data)
                     os.fsync(descriptor)
                 self._reach("blob.put.written")
                 os.replace(temporary, name, src_dir_fd=incoming, dst_dir_fd=folder)
@@ -105,8 +104,7 @@ class DirectoryBlobs(CheckedBlobs):
             with _closing(descriptor):
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     return None
-                with open(descriptor, "rb", closefd=False) as file:
-                    return file.read(self._max_bytes + 1)
+                return _read_at_most(descriptor, self._max_bytes + 1)
 
     def _size(self, key: str) -> int | None:
         *parts, name = key.split("/")
@@ -192,8 +190,11 @@ class DirectoryBlobs(CheckedBlobs):
                 "is mounted and that it is the server's to read"
             ) from error
         for depth, name in enumerate(parts, start=1):
-            with _closing(opened):
-                opened = self._enter(opened, name, "/".join(parts[:depth]), make=make)
+            above = opened
+            try:
+                opened = self._enter(above, name, "/".join(parts[:depth]), make=make)
+            finally:
+                os.close(above)
         return opened
 
     def _enter(self, above: int, name: str, key: str, *, make: bool) -> int:
@@ -232,6 +233,20 @@ def _make(root: Path) -> None:
         with _closing(above):
             os.fsync(above)
     os.close(os.open(root, _ROOT))  # which says so where it is no directory
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _read_at_most(descriptor: int, limit: int) -> bytes:
+    pieces = []
+    while limit > 0 and (piece := os.read(descriptor, limit)):
+        pieces.append(piece)
+        limit -= len(piece)
+    return b"".join(pieces)
 
 
 @contextmanager

@@ -45,29 +45,36 @@ def concept(value: resources.Concept) -> wire.Concept:
     )
 
 
-def version(value: resources.Version) -> wire.Version:
-    """A version for the wire; one that was only judged has no name, uid and etag."""
-    stored = value.number > 0
-    return wire.Version(
-        name=str(value.name) if stored else "",
-        uid=value.uid if stored else "",
-        digest=value.digest,
-        size_bytes=value.size_bytes,
-        base_model=f"baseModels/{value.base_model_id}",
-        base_model_fingerprint=value.fingerprint,
-        key_lock=_KEY_LOCKS[value.key_lock],
-        placeholder=value.placeholder,
-        super_category=value.super_category,
-        bias=value.bias,
-        temperature=value.temperature,
-        training=value.training,
-        training_run=value.training_run,
-        description=value.description,
-        labels=value.labels,
-        create_time=_timestamp(value.create_time) if stored else None,
-        update_time=_timestamp(value.update_time) if stored else None,
-        etag=value.etag if stored else "",
-    )
+def version(value: resources.Version, into: wire.Version | None = None) -> wire.Version:
+    """A version for the wire; one that was only judged has no name, uid and etag.
+
+    Args:
+        value: The version.
+        into: A new message within another, to be filled; by default one of its own.
+    """
+    # Field by field: protobuf takes five times as long over them as arguments.
+    told = wire.Version() if into is None else into
+    if value.number > 0:
+        told.name = f"tenants/{value.tenant}/concepts/{value.concept_id}/versions/{value.number}"
+        told.uid = value.uid
+        told.etag = value.etag
+        _tell(told.create_time, value.create_time)
+        _tell(told.update_time, value.update_time)
+    told.digest = value.digest
+    told.size_bytes = value.size_bytes
+    told.base_model = f"baseModels/{value.base_model_id}"
+    told.base_model_fingerprint = value.fingerprint
+    told.key_lock = _KEY_LOCKS[value.key_lock]
+    told.placeholder = value.placeholder
+    told.super_category = value.super_category
+    told.bias = value.bias
+    told.temperature = value.temperature
+    told.training_run = value.training_run
+    told.description = value.description
+    for known, fields in ((value.training, told.training), (value.labels, told.labels)):
+        for key, text in known.items():
+            fields[key] = text
+    return told
 
 
 def alias(value: resources.Alias) -> wire.Alias:
@@ -227,8 +234,12 @@ def _plain(value: Any) -> Any:
 
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:
+    return None if moment is None else _tell(Timestamp(), moment)
+
+
+def _tell(told: Timestamp, moment: datetime) -> Timestamp:
     """As `Timestamp.FromDatetime`, in a tenth of its time."""
-    if moment is None:
-        return None
     since = moment - _EPOCH
-    return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=since.microseconds * 1000)
+    told.seconds = since.days * 86400 + since.seconds
+    told.nanos = since.microseconds * 1000
+    return told

@@ -132,9 +132,10 @@ class RegistryServicer(RegistryServiceServicer):
         page = await call.in_thread(
             self._registry.versions.list, call.caller.tenant, parent, messages.query(request)
         )
-        return wire.ListVersionsResponse(
-            versions=map(messages.version, page.items), next_page_token=page.next_page_token
-        )
+        response = wire.ListVersionsResponse(next_page_token=page.next_page_token)
+        for each in page.items:
+            messages.version(each, response.versions.add())
+        return response
 
     @rpc(role="publisher")
     async def UpdateVersion(self, request: wire.UpdateVersionRequest, call: Call) -> wire.Version:
@@ -165,7 +166,10 @@ class RegistryServicer(RegistryServiceServicer):
         require_own(call.caller.tenant, TenantName.parse(request.parent, "parent"))
         names = [VersionName.parse(name, "names") for name in request.names]
         found = await call.in_thread(self._registry.versions.batch_get, call.caller.tenant, names)
-        return wire.BatchGetVersionsResponse(versions=map(messages.version, found))
+        response = wire.BatchGetVersionsResponse()
+        for each in found:
+            messages.version(each, response.versions.add())
+        return response
 
     @rpc
     async def DownloadAdapter(
@@ -177,9 +181,9 @@ class RegistryServicer(RegistryServiceServicer):
             VersionName.parse(request.name),
             request.known_digest,
         )
-        return wire.DownloadAdapterResponse(
-            version=messages.version(version), adapter=data or b"", not_modified=data is None
-        )
+        response = wire.DownloadAdapterResponse(adapter=data or b"", not_modified=data is None)
+        messages.version(version, response.version)
+        return response
 
     # Aliases.
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Select
+from sqlalchemy import Select, bindparam
 
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.filters import Field, compile_filter
-from perfuse.storage.ordering import parse_order
-from perfuse.storage.paging import Listing, PageTokens, keyset, page_size
+from perfuse.storage.ordering import Order, parse_order
+from perfuse.storage.paging import KeyValue, Listing, PageTokens, keyset, page_size
+from perfuse.storage.prepared import Prepared
 
 Item = TypeVar("Item")
 
@@ -41,6 +42,7 @@ class Lists:
     def __init__(self, database: Database, tokens: PageTokens) -> None:
         self._database = database
         self._tokens = tokens
+        self._prepared: dict[tuple[Select[Any], str, bool], Prepared] = {}
 
     def page(
         self,
@@ -52,6 +54,7 @@ class Lists:
         default_order: str,
         unique: Any,
         item_of: Callable[[AnyRow], Item],
+        values: Mapping[str, Any] | None = None,
     ) -> Page[Item]:
         """One page of the rows that `chosen` selects.
 
@@ -64,6 +67,8 @@ class Lists:
             default_order: Where the query names none.
             unique: A unique column, which makes the order total.
             item_of: A row's item.
+            values: Of the `bindparam`s in `chosen`. With them `chosen` must be one and the same
+                object in every call, of which there are few: its pages are prepared.
 
         Raises:
             InvalidArgument: filter, order, token or size.
@@ -72,16 +77,49 @@ class Lists:
         order = parse_order(query.order_by, orders, default_order, unique)
         condition = compile_filter(query.filter, filters)
         after = self._tokens.read(query.page_token, listing, order)
-        if condition is not None:
-            chosen = chosen.where(condition)
-        if after is not None:
-            chosen = chosen.where(keyset(order, after))
-        keys = [column.label(f"key_{index}") for index, column in enumerate(order.columns)]
-        chosen = chosen.add_columns(*keys).order_by(*order.clauses).limit(size + 1)
-        rows = self._database.read(lambda connection: connection.execute(chosen).all())
+        # A missing value makes another condition, and a filter any.
+        if values is not None and condition is None and None not in (after or ()):
+            rows = self._rows(chosen, order, after, size + 1, values)
+        else:
+            if condition is not None:
+                chosen = chosen.where(condition)
+            statement = _page(chosen, order, after).limit(size + 1)
+            rows = self._database.read(
+                lambda connection: connection.execute(statement, dict(values or {})).all()
+            )
         token = ""
         if len(rows) > size:
             rows = rows[:size]
-            values = [getattr(rows[-1], key.name) for key in keys]
-            token = self._tokens.issue(listing, order, values)
+            last = [getattr(rows[-1], f"key_{index}") for index in range(len(order.keys))]
+            token = self._tokens.issue(listing, order, last)
         return Page([item_of(row) for row in rows], token)
+
+    def _rows(
+        self,
+        chosen: Select[Any],
+        order: Order,
+        after: Sequence[KeyValue] | None,
+        limit: int,
+        values: Mapping[str, Any],
+    ) -> Sequence[AnyRow]:
+        key = chosen, str(order), after is None
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            names = [
+                bindparam(f"after_{index}", type_=key.column.type)
+                for index, key in enumerate(order.keys)
+            ]
+            statement = _page(chosen, order, None if after is None else names)
+            prepared = self._prepared[key] = Prepared(statement.limit(bindparam("page_limit")))
+        bound = {f"after_{index}": value for index, value in enumerate(after or ())}
+        return self._database.read(
+            lambda connection: prepared.all(connection, page_limit=limit, **bound, **values)
+        )
+
+
+def _page(chosen: Select[Any], order: Order, after: Sequence[Any] | None) -> Select[Any]:
+    """The rows after the one with these values of the order's columns, and those values of each."""
+    if after is not None:
+        chosen = chosen.where(keyset(order, after))
+    keys = [column.label(f"key_{index}") for index, column in enumerate(order.columns)]
+    return chosen.add_columns(*keys).order_by(*order.clauses)

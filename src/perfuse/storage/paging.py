@@ -24,7 +24,7 @@ from dataclasses import astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, literal, or_, true, tuple_
+from sqlalchemy import BindParameter, ColumnElement, and_, false, literal, or_, true, tuple_
 
 from perfuse.errors import InvalidArgument
 from perfuse.storage.ordering import Key, Order
@@ -134,8 +134,10 @@ class PageTokens:
         return hmac.new(self._key, message, hashlib.sha256).digest()[:_MAC_LENGTH]
 
 
-def keyset(order: Order, values: Sequence[KeyValue]) -> ColumnElement[bool]:
+def keyset(order: Order, values: Sequence[KeyValue | BindParameter[Any]]) -> ColumnElement[bool]:
     """The condition that a row comes after the one with these values of `order.columns`.
+
+    A `bindparam` may stand for a value that is not missing.
 
     Keys of one direction become one row comparison, `(a, b) > (x, y)`, which both databases look
     up in an index on (a, b). Otherwise it is spelled out, key by key, with the first key's range
@@ -149,7 +151,7 @@ def keyset(order: Order, values: Sequence[KeyValue]) -> ColumnElement[bool]:
         if len(pairs) == 1:
             return _beyond(*pairs[0])
         columns = tuple_(*(key.column for key in order.keys))
-        row = tuple_(*(literal(value, key.column.type) for key, value in pairs))
+        row = tuple_(*(_bound(key, value) for key, value in pairs))
         return columns < row if first.descending else columns > row
     after = _beyond(*pairs[-1])
     for key, value in reversed(pairs[:-1]):
@@ -157,25 +159,29 @@ def keyset(order: Order, values: Sequence[KeyValue]) -> ColumnElement[bool]:
     return and_(_at_or_beyond(*pairs[0]), after)
 
 
-def _at(key: Key, value: KeyValue) -> ColumnElement[bool]:
-    return key.column.is_(None) if value is None else key.column == literal(value, key.column.type)
+def _bound(key: Key, value: KeyValue | BindParameter[Any]) -> BindParameter[Any]:
+    return value if isinstance(value, BindParameter) else literal(value, key.column.type)
 
 
-def _beyond(key: Key, value: KeyValue) -> ColumnElement[bool]:
+def _at(key: Key, value: KeyValue | BindParameter[Any]) -> ColumnElement[bool]:
+    return key.column.is_(None) if value is None else key.column == _bound(key, value)
+
+
+def _beyond(key: Key, value: KeyValue | BindParameter[Any]) -> ColumnElement[bool]:
     """The key comes later than the value; a missing one is smaller than any other."""
     if value is None:
         return false() if key.descending else key.column.is_not(None)
-    bound = literal(value, key.column.type)
+    bound = _bound(key, value)
     if not key.descending:
         return key.column > bound
     return or_(key.column < bound, key.column.is_(None)) if key.nullable else key.column < bound
 
 
-def _at_or_beyond(key: Key, value: KeyValue) -> ColumnElement[bool]:
+def _at_or_beyond(key: Key, value: KeyValue | BindParameter[Any]) -> ColumnElement[bool]:
     # One comparison, not the `or` of two: PostgreSQL makes no index range of that.
     if value is None:
         return key.column.is_(None) if key.descending else true()
-    bound = literal(value, key.column.type)
+    bound = _bound(key, value)
     if not key.descending:
         return key.column >= bound
     return or_(key.column <= bound, key.column.is_(None)) if key.nullable else key.column <= bound

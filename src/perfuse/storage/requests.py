@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, Table, bindparam, insert, select
 
 from perfuse.errors import PerfuseError, RequestIdReused
-from perfuse.storage.database import Database
+from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
 from perfuse.storage.prepared import Prepared
 
@@ -126,7 +126,18 @@ class Requests:
         row = self._recall.first(
             connection, tenant=mutation.tenant, method=method, request_id=mutation.request_id
         )
-        if row is None:
+        return self.recalled(row, mutation, method, content, kind)
+
+    def recalled(
+        self, row: AnyRow | None, mutation: Mutation, method: str, content: object, kind: Any
+    ) -> tuple[bool, Any]:
+        """What `replayed` returns, where the request's row, or None, was looked up already.
+
+        Args:
+            row: With the columns fingerprint and answer, None in both where there was no request.
+            mutation, method, content, kind: As `once`.
+        """
+        if row is None or row.fingerprint is None:
             return False, None
         if row.fingerprint != _fingerprint(content):
             raise RequestIdReused(

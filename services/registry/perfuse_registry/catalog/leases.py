@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, bindparam, delete, insert
+from sqlalchemy import Connection, bindparam, delete, insert, null
 from sqlalchemy.dialects import postgresql, sqlite
 
-from perfuse.errors import Aborted, PerfuseError, Unavailable
+from perfuse.errors import PerfuseError, Unavailable
 from perfuse.storage.database import Database
 from perfuse.storage.moments import now
 from perfuse.storage.prepared import Prepared
@@ -19,25 +21,19 @@ from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import BLOBS, LEASES
 
 
+@dataclass(frozen=True, slots=True)
 class Lease:
-    """One upload's hold on its bytes."""
+    """One upload's hold on its bytes.
 
-    def __init__(self, lease_id: str) -> None:
-        self._id = lease_id
+    Attributes:
+        id: Its row's.
+    """
 
-    def release(self, connection: Connection) -> None:
-        """Give the hold up, in the transaction that makes a version refer to the bytes.
-
-        Raises:
-            Unavailable: the lease expired and a collection has condemned the bytes, perhaps
-                removed them; no version may refer to them.
-        """
-        if not self.drop(connection):
-            raise _outlasted()
+    id: str
 
     def drop(self, connection: Connection) -> bool:
-        """Give the hold up, whatever becomes of the bytes; False where there is none left."""
-        return _DROP.run(connection, lease=self._id) == 1
+        """Give the hold up; False where there is none left."""
+        return _DROP.run(connection, lease=self.id) == 1
 
 
 class Leases:
@@ -59,54 +55,66 @@ class Leases:
 
         Waits where a collection is removing the same bytes; afterwards they must be put again,
         so whoever holds a lease puts them whether or not they seem to be there.
-
-        Raises:
-            Unavailable: also where the upload outlasted its lease and its bytes were collected.
         """
-        lease_id = str(uuid4())
-
-        def take(connection: Connection) -> None:
-            moment = now()
-            blob = {"tenant": tenant, "digest": digest}
-            _TOUCH[connection.dialect.name].run(
-                connection, size_bytes=size_bytes, touch_time=moment, condemn_time=None, **blob
-            )
-            _TAKE.run(connection, id=lease_id, expire_time=moment + self._duration, **blob)
-            reach("lease.uncommitted")
-
         # Not durable yet: a loss of power that forgets the lease forgets the upload too, and bytes
         # that were put meanwhile are found in the store. What makes the version is durable, and
         # makes all before it so.
-        self._database.transact(take, durable=False)
-        lease = Lease(lease_id)
+        lease = self._database.hasten(partial(self._take, tenant, digest, size_bytes))
         try:
             yield lease
-        except BaseException as error:
-            was_there = True
+        except BaseException:
             # A lease that stays is no harm: it expires.
             with contextlib.suppress(PerfuseError):
-                was_there = self._database.transact(lease.drop, durable=False)
-            if isinstance(error, Aborted) and not was_there:
-                # Its row and its bytes' row went together, so no version could be inserted.
-                raise _outlasted() from error
+                self._database.hasten(lease.drop)
             raise
 
+    def _take(self, tenant: str, digest: str, size_bytes: int, connection: Connection) -> Lease:
+        moment = now()
+        lease = Lease(str(uuid4()))
+        values: dict[str, Any] = {
+            "lease": lease.id,
+            "whose": tenant,
+            "which": digest,
+            "size": size_bytes,
+            "moment": moment,
+            "expiry": moment + self._duration,
+        }
+        if connection.dialect.name == "postgresql":
+            _TOUCH_AND_TAKE.run(connection, **values)
+        else:
+            _TOUCH.run(connection, **values)
+            _TAKE.run(connection, **values)
+            reach("lease.uncommitted")
+        return lease
 
-def _touch(dialect: Any) -> Prepared:
+
+def _touch(dialect: Any) -> Any:
     """Insert a blob's row, or take its condemnation back."""
-    row = dialect.insert(BLOBS)
-    new = {"touch_time": row.excluded.touch_time, "condemn_time": row.excluded.condemn_time}
-    return Prepared(
-        row.on_conflict_do_update(index_elements=["tenant", "digest"], set_=new), BLOBS.c.keys()
+    row = dialect.insert(BLOBS).values(
+        tenant=bindparam("whose"),
+        digest=bindparam("which"),
+        size_bytes=bindparam("size"),
+        touch_time=bindparam("moment"),
+        condemn_time=null(),
     )
+    new = {"touch_time": row.excluded.touch_time, "condemn_time": null()}
+    return row.on_conflict_do_update(index_elements=["tenant", "digest"], set_=new)
 
 
-_TOUCH = {"sqlite": _touch(sqlite), "postgresql": _touch(postgresql)}
-_TAKE = Prepared(insert(LEASES), LEASES.c.keys())
+_take = insert(LEASES).values(
+    id=bindparam("lease"),
+    tenant=bindparam("whose"),
+    digest=bindparam("which"),
+    expire_time=bindparam("expiry"),
+)
+_TOUCH, _TAKE = Prepared(_touch(sqlite)), Prepared(_take)
+_TOUCH_AND_TAKE = Prepared(_take.add_cte(_touch(postgresql).cte("touched")))
 _DROP = Prepared(delete(LEASES).where(LEASES.c.id == bindparam("lease")))
 
 
-def _outlasted() -> Unavailable:
+def outlasted() -> Unavailable:
+    """The refusal of an upload whose lease is gone: a collection has condemned its bytes, perhaps
+    removed them, and no version may refer to them."""
     refusal = Unavailable(
         "the upload took longer than its lease, and a collection may have taken its bytes. Send it "
         "again with the same request_id"

@@ -7,4 +7,4 @@ from perfuse_registry.tables import REQUESTS
 
 _REQUESTS = Requests(REQUESTS)
 once = _REQUESTS.once
-replayed = _REQUESTS.replayed
+recalled = _REQUESTS.recalled

@@ -37,9 +37,12 @@ class Concept:
         return etag_of(self.uid, self.revision)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Version:
-    """A version; `number` is 0 where an upload was only judged."""
+    """A version; `number` is 0 where an upload was only judged.
+
+    Rows give their values in the order of these fields.
+    """
 
     tenant: str
     concept_id: str

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, exists, insert, select, update
 
 from perfuse.names import LATEST, ConceptName, VersionName
 from perfuse.storage.database import AnyRow
 from perfuse.storage.prepared import Prepared
+from perfuse_registry.catalog.leases import Lease, outlasted
 from perfuse_registry.catalog.ownership import concept_row, missing, require_live
 from perfuse_registry.catalog.resources import Version
 from perfuse_registry.failpoints import reach
-from perfuse_registry.tables import ALIASES, BASE_MODELS, CONCEPTS, VERSIONS
+from perfuse_registry.tables import ALIASES, BASE_MODELS, BLOBS, CONCEPTS, LEASES, VERSIONS
 
 _COLUMNS = tuple(Version.__dataclass_fields__)
 _STORED = tuple(key for key in _COLUMNS if key in VERSIONS.c)
@@ -48,18 +49,50 @@ _ALIASED = Prepared(
 )
 
 # Locks the concept's row; after it no one else has the number that it gives.
-_COUNT_UP = Prepared(
+_count_up = (
     update(CONCEPTS)
     .where(CONCEPTS.c.id == bindparam("concept"), CONCEPTS.c.delete_time.is_(None))
     .values(next_number=CONCEPTS.c.next_number + 1, latest_number=CONCEPTS.c.next_number)
     .returning(CONCEPTS.c.latest_number)
 )
+_COUNT_UP = Prepared(_count_up)
 _INSERT = Prepared(insert(VERSIONS).inline(), ("concept", "base_model", *_STORED))
+
+
+def _at_once() -> Prepared:
+    """On PostgreSQL: the lease dropped, the number counted up, the version inserted; or nothing.
+
+    The blob's row is locked first, as a collection does, which condemns it and then drops its
+    leases: so neither waits for what the other has and keeps.
+    """
+    blob = (
+        select(BLOBS.c.digest)
+        .where(BLOBS.c.tenant == bindparam("tenant"), BLOBS.c.digest == bindparam("digest"))
+        .with_for_update(read=True, key_share=True)
+        .cte("blob")
+    )
+    dropped = (
+        delete(LEASES)
+        .where(LEASES.c.id == bindparam("lease"), exists(select(blob.c.digest)))
+        .returning(LEASES.c.id)
+        .cte("dropped")
+    )
+    counted = _count_up.where(exists(select(dropped.c.id))).cte("counted")
+    given = ("concept", "base_model", *(key for key in _STORED if key != "number"))
+    values = [bindparam(key, type_=VERSIONS.c[key].type) for key in given]
+    return Prepared(
+        insert(VERSIONS)
+        .from_select([*given, "number"], select(*values, counted.c.latest_number))
+        .returning(VERSIONS.c.number)
+    )
+
+
+_AT_ONCE = _at_once()
 
 
 def version_of(row: AnyRow) -> Version:
     """The version in a row of `WITH_PARENTS`."""
-    return Version(**dict(zip(_COLUMNS, row, strict=False)))
+    return Version(*row[: len(_COLUMNS)])
 
 
 def version_row(connection: Connection, name: VersionName) -> AnyRow | None:
@@ -86,9 +119,14 @@ def found(row: AnyRow | None, name: VersionName) -> Version:
 
 
 def insert_numbered(
-    connection: Connection, parent: ConceptName, version: Version, concept: int, base: int
+    connection: Connection,
+    parent: ConceptName,
+    version: Version,
+    concept: int,
+    base: int,
+    lease: Lease,
 ) -> Version:
-    """Insert the version under the concept's next number, in a transaction.
+    """Insert the version under the concept's next number, in a transaction, and drop the lease.
 
     Args:
         connection: In the transaction.
@@ -96,16 +134,26 @@ def insert_numbered(
         version: Everything but its number.
         concept: Key of the concept's row when the adapter was judged.
         base: Key of the base model's row.
+        lease: On the version's bytes, under which they were put.
 
     Raises:
         NotFound, ConceptDeleted: the concept went meanwhile.
+        Unavailable: the lease expired and a collection has condemned the bytes.
     """
-    counted = _COUNT_UP.first(connection, concept=concept)
-    if counted is None:
-        require_live(concept_row(connection, parent), parent)
-        raise missing(parent)  # Purged, and made anew under its name.
-    made = replace(version, number=counted.latest_number)
-    reach("version.numbered")
-    values = {key: getattr(made, key) for key in _STORED}
-    _INSERT.run(connection, concept=concept, base_model=base, **values)
-    return made
+    values = {key: getattr(version, key) for key in _STORED if key != "number"}
+    values |= {"concept": concept, "base_model": base}
+    if connection.dialect.name == "postgresql":
+        row = _AT_ONCE.first(connection, lease=lease.id, **values)
+        number = None if row is None else row.number
+    else:
+        row = _COUNT_UP.first(connection, concept=concept) if lease.drop(connection) else None
+        number = None if row is None else row.latest_number
+        if number is not None:
+            reach("version.numbered")
+            _INSERT.run(connection, number=number, **values)
+    if number is None:
+        now_there = require_live(concept_row(connection, parent), parent)
+        if now_there.id != concept:
+            raise missing(parent)  # Purged, and made anew under its name.
+        raise outlasted()
+    return replace(version, number=number)

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
-from perfuse.errors import AliasInUse, DataLoss, InvalidArgument
+from perfuse.errors import AliasInUse, DataLoss, InvalidArgument, PerfuseError
 from perfuse.names import ConceptName, VersionName
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import AnyRow, Database
@@ -18,7 +18,6 @@ from perfuse.storage.filters import Field, Kind
 from perfuse.storage.listing import Lists, Page, Query
 from perfuse.storage.moments import now
 from perfuse.storage.paging import Listing
-from perfuse.storage.prepared import Prepared
 from perfuse.storage.requests import Mutation
 from perfuse_registry.catalog.admission import (
     Judged,
@@ -35,8 +34,9 @@ from perfuse_registry.catalog.ownership import (
     require_live,
     require_own,
 )
-from perfuse_registry.catalog.requests import once, replayed
+from perfuse_registry.catalog.requests import once, recalled
 from perfuse_registry.catalog.resources import Version
+from perfuse_registry.catalog.standing import standing
 from perfuse_registry.catalog.version_rows import (
     WITH_PARENTS,
     found,
@@ -63,9 +63,7 @@ ORDERS = {
     "update_time": VERSIONS.c.update_time,
 }
 MUTABLE = frozenset({"description", "labels"})
-_BASE_MODEL = Prepared(
-    select(BASE_MODELS).where(BASE_MODELS.c.fingerprint == bindparam("fingerprint"))
-)
+_OF_CONCEPT = WITH_PARENTS.where(VERSIONS.c.concept == bindparam("of_concept"))
 
 
 class Versions:
@@ -113,13 +111,19 @@ class Versions:
         require_own(mutation.tenant, parent)
         content = [str(parent), claimed, training_run, description, labels or {}, validate_only]
 
-        def before(connection: Connection) -> tuple[bool, Any]:
-            return replayed(connection, mutation, "CreateVersion", content, Version)
-
-        done, answer = self._database.read(before)
+        judged = _judgement(data, claimed)
+        fingerprint = judged.header.metadata.base_model if isinstance(judged, Judged) else ""
+        met = self._database.read(
+            lambda connection: standing(connection, mutation, "CreateVersion", parent, fingerprint)
+        )
+        done, answer = recalled(met, mutation, "CreateVersion", content, Version)
         if done:
             return answer  # type: ignore[no-any-return]
-        concept, judged, base = self._admit(parent, data, claimed)
+        concept = require_live(None if met.concept is None else met, parent)
+        if isinstance(judged, PerfuseError):
+            raise judged
+        require_super_category(judged, concept.super_category)
+        base = require_base_model(judged, None if met.base_model is None else met)
         if training_run and not training_run.startswith(f"tenants/{parent.tenant}/"):
             raise InvalidArgument.in_field(
                 "version.training_run",
@@ -158,8 +162,9 @@ class Versions:
             reach("version.stored")
 
             def work(connection: Connection) -> Version:
-                made = insert_numbered(connection, parent, version, concept.id, base.id)
-                lease.release(connection)
+                made = insert_numbered(
+                    connection, parent, version, concept.concept, base.base_model, lease
+                )
                 reach("version.uncommitted")
                 return made
 
@@ -202,7 +207,7 @@ class Versions:
         require_own(tenant, parent)
         concept = self._concept(parent)
         return self._lists.page(
-            WITH_PARENTS.where(VERSIONS.c.concept == concept.id),
+            _OF_CONCEPT,
             query,
             Listing(tenant, "ListVersions", str(parent), query.filter),
             FILTERS,
@@ -210,6 +215,7 @@ class Versions:
             "number desc",
             VERSIONS.c.number,
             version_of,
+            {"of_concept": concept.id},
         )
 
     def download(self, tenant: str, name: VersionName, known: str) -> tuple[Version, bytes | None]:
@@ -295,18 +301,6 @@ class Versions:
         once(self._database, mutation, "DeleteVersion", [str(name), etag], type(None), work)
         reach("version_delete.committed")
 
-    def _admit(
-        self, parent: ConceptName, data: bytes, claimed: str
-    ) -> tuple[AnyRow, Judged, AnyRow]:
-        concept = self._concept(parent)
-        judged = judge(data, claimed)
-        require_super_category(judged, concept.super_category)
-        fingerprint = judged.header.metadata.base_model
-        base = self._database.read(
-            lambda connection: _BASE_MODEL.first(connection, fingerprint=fingerprint)
-        )
-        return concept, judged, require_base_model(judged, base)
-
     def _concept(self, name: ConceptName) -> AnyRow:
         row = self._database.read(lambda connection: concept_row(connection, name))
         return require_live(row, name)
@@ -324,6 +318,14 @@ class Versions:
         if row is None:
             raise missing(name)
         return row
+
+
+def _judgement(data: bytes, claimed: str) -> Judged | PerfuseError:
+    """What is found of the bytes, or the refusal that they get once it is their turn."""
+    try:
+        return judge(data, claimed)
+    except PerfuseError as refusal:
+        return refusal
 
 
 def _text(value: object) -> str:

@@ -57,6 +57,12 @@ def from_rpc_error(error: grpc.RpcError) -> PerfuseError:
     return fault
 
 
+def is_of_a_service(error: grpc.RpcError) -> bool:
+    """Whether a service of ours said so, and not gRPC on the way there."""
+    read = getattr(error, "trailing_metadata", None)
+    return callable(read) and _DETAILS in dict(read() or ())
+
+
 def _status(raw: object, code: grpc.StatusCode) -> status_pb2.Status:
     """The rich status, empty where there is none or where it speaks of another code."""
     try:

@@ -12,9 +12,9 @@ import grpc
 
 from perfuse.client.channels import aio_channel, aio_pause
 from perfuse.client.connection import Connection
-from perfuse.client.faults import from_rpc_error
+from perfuse.client.faults import from_rpc_error, is_of_a_service
 from perfuse.client.writing import Names
-from perfuse.errors import FailedPrecondition, Unavailable
+from perfuse.errors import FailedPrecondition, PerfuseError, Unavailable
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
 from perfuse.v1.renderer_pb2_grpc import RendererServiceStub
 from perfuse.v1.trainer_pb2_grpc import TrainerServiceStub
@@ -74,7 +74,7 @@ class Calls:
             try:
                 return await send(request, timeout=left, metadata=self._metadata())
             except grpc.RpcError as error:
-                fault = _fault(error)
+                fault = self._fault(service, error)
                 # gRPC repeats what is UNAVAILABLE. What a server's end cut off reads CANCELLED
                 # instead, and is ours to repeat.
                 again = _was_cut_off(error) and attempt < _ATTEMPTS and time.monotonic() < ends
@@ -97,7 +97,7 @@ class Calls:
             async for answer in answers:
                 yield answer
         except grpc.RpcError as error:
-            raise _fault(error) from None
+            raise self._fault(service, error) from None
         finally:
             answers.cancel()
 
@@ -111,7 +111,7 @@ class Calls:
         try:
             return await send(parts, timeout=timeout, metadata=self._metadata())
         except grpc.RpcError as error:
-            raise _fault(error) from None
+            raise self._fault(service, error) from None
 
     async def pages(
         self, service: str, method: str, request: Any, items: str
@@ -149,16 +149,22 @@ class Calls:
             )
         return (("authorization", f"Bearer {self._connection.token}"),)
 
+    def _fault(self, service: str, error: grpc.RpcError) -> PerfuseError:
+        if _was_cut_off(error):
+            return Unavailable(
+                "the service ended while the call was under way. Repeat it when the service is back"
+            )
+        fault = from_rpc_error(error)
+        if isinstance(fault, Unavailable) and not is_of_a_service(error):
+            address = getattr(self._connection, service)
+            return Unavailable(
+                f"the {service.capitalize()} at {address} does not answer ({fault}). Start it, as "
+                f"`perfuse up` does, or say where it is with PERFUSE_{service.upper()}"
+            )
+        return fault
+
 
 def _was_cut_off(error: grpc.RpcError) -> bool:
     with suppress(AttributeError):
         return bool(error.code() is grpc.StatusCode.CANCELLED)
     return False
-
-
-def _fault(error: grpc.RpcError) -> Exception:
-    if _was_cut_off(error):
-        return Unavailable(
-            "the service ended while the call was under way. Repeat it when the service is back"
-        )
-    return from_rpc_error(error)

@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from perfuse import __version__
-from perfuse.cli import aliases, base, concepts, rendering, runs, sweep, training, versions
+from perfuse.cli import (
+    aliases,
+    base,
+    concepts,
+    exchange,
+    rendering,
+    runs,
+    status,
+    sweep,
+    training,
+    versions,
+)
 from perfuse.cli.exits import Exit
 from perfuse.cli.refusals import tell
 
@@ -28,10 +39,13 @@ app.command()(training.train)
 app.add_typer(runs.app, name="runs")
 app.command()(rendering.render)
 app.command()(sweep.sweep)
+app.command()(status.status)
 app.add_typer(concepts.app, name="concept")
 app.add_typer(versions.app, name="version")
 app.command()(aliases.promote)
 app.add_typer(aliases.app, name="alias")
+app.command("export")(exchange.export_version)
+app.command("import")(exchange.import_version)
 app.add_typer(base.app, name="base")
 
 

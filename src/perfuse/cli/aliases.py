@@ -10,6 +10,7 @@ from perfuse.cli.options import Json, complete_concept, connect
 from perfuse.cli.output import document, say, table
 from perfuse.cli.versions import Version, short_version
 from perfuse.errors import AlreadyExists, EtagMismatch, NotFound
+from perfuse.names import VersionName
 
 app = typer.Typer(
     help="Aliases: names that point at a version and move, as prod.", no_args_is_help=True
@@ -52,7 +53,7 @@ def promote(
     if as_json:
         document({"alias": moved, "from_version": before, "to_version": moved.version})
         return
-    here = f"{concept}@{alias}"
+    here = f"{VersionName.parse(target).concept}@{alias}"
     if before == moved.version:
         say(f"{here} points at {short_version(moved.version)} already")
     elif before:

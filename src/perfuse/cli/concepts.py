@@ -10,6 +10,7 @@ from perfuse.cli.options import Filter, Json, Labels, complete_concept, connect,
 from perfuse.cli.output import document, facts, remark, say, table
 from perfuse.cli.versions import short_version
 from perfuse.client import Concept, Version
+from perfuse.errors import ConceptNotEmpty
 
 app = typer.Typer(
     help="Concepts: the things that are taught, as this cat or that chair.", no_args_is_help=True
@@ -120,7 +121,12 @@ def delete(
 ) -> None:
     """Delete a concept; for a time it can be undeleted."""
     with connect(context) as client:
-        gone = client.concepts.delete(concept, force=force)
+        try:
+            gone = client.concepts.delete(concept, force=force)
+        except ConceptNotEmpty as error:
+            refusal = ConceptNotEmpty(f"{concept} has versions; with --force they go with it")
+            refusal.resource = error.resource
+            raise refusal from error
     if as_json:
         document(gone)
         return

@@ -22,7 +22,10 @@ class RenderDisplay:
 
     def __init__(self, *, quiet: bool = False, about: str = "picture") -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        self._bars = Progress(*columns, console=remarks(), transient=True, disable=quiet)
+        console = remarks()
+        self._bars = Progress(
+            *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+        )
         self._about = about
         self._waiting: TaskID | None = None
         self._tasks: dict[int, TaskID] = {}

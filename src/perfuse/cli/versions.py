@@ -90,7 +90,7 @@ def show(context: typer.Context, version: Version, as_json: Json = False) -> Non
             ("bias", found.bias),
             ("temperature", found.temperature),
             ("training run", found.training_run),
-            *((f"training {key}", value) for key, value in found.training.items()),
+            *((f"training {key}", value) for key, value in sorted(found.training.items())),
             ("created", found.create_time),
         ]
     )

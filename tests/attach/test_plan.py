@@ -15,6 +15,7 @@ from perfuse.attach import (
     ConditioningPlan,
     PlannedConcept,
     Projections,
+    TextEncoding,
     attach,
     denoise,
     edited_projections,
@@ -22,6 +23,7 @@ from perfuse.attach import (
     encode_tokens,
     locked_key_outputs,
     plan,
+    prepare_concept,
     stack,
     strength,
     tokenise,
@@ -200,6 +202,65 @@ def test_half_precision_rounds_the_outcome_and_not_the_gate(tiny_sd15: BaseModel
     assert made.digest == exact.digest
     for value, expected in zip(made.values, exact.values, strict=True):
         assert (value.float() - expected).norm() < 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize("lock", list(KeyLock))
+def test_a_prepared_concept_changes_nothing(base: BaseModel, lock: KeyLock) -> None:
+    found = adapters(base, key_lock="TRAINED_K" if lock is KeyLock.TRAINED_K else "LOCAL")
+    concepts = planned(found)
+    prepared = [replace(c, prepared=prepare_concept(base, c.adapter)) for c in concepts]
+    alone, again = (plan(base, TEXT, each, key_lock=lock) for each in (concepts, prepared))
+    assert again.digest == alone.digest
+    for one, other in zip((*alone.keys, *alone.values), (*again.keys, *again.values), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_concept_prepared_for_something_else_is_refused(tiny_sd15: BaseModel) -> None:
+    found = adapters(tiny_sd15)
+    prepared = prepare_concept(tiny_sd15, found["tom"])
+    with pytest.raises(InvalidArgument, match="<tom> was prepared for another"):
+        plan(tiny_sd15, "a <tom>", [PlannedConcept("tom", found["hat"], prepared=prepared)])
+    other = replace(tiny_sd15)
+    with pytest.raises(InvalidArgument, match="another base model"):
+        plan(other, "a <tom>", [PlannedConcept("tom", found["tom"], prepared=prepared)])
+
+
+class Kept(dict[str, TextEncoding]):
+    """A store that keeps everything, and counts what it had."""
+
+    hits = 0
+
+    def get(self, key: str, /) -> TextEncoding | None:  # type: ignore[override]
+        self.hits += key in self
+        return super().get(key)
+
+    def put(self, key: str, value: TextEncoding, /) -> None:
+        self[key] = value
+
+
+def test_text_is_encoded_once_however_it_is_edited(base: BaseModel) -> None:
+    found, store = adapters(base), Kept()
+
+    def made(text: str, concept: PlannedConcept, lock: KeyLock) -> tuple[int, int]:
+        before = store.hits
+        kept = plan(base, text, [concept], key_lock=lock, store=store)
+        fresh = plan(base, text, [concept], key_lock=lock)
+        assert kept.digest == fresh.digest
+        for one, other in zip(
+            (*kept.keys, *kept.values), (*fresh.keys, *fresh.values), strict=True
+        ):
+            assert torch.equal(one, other)
+        return len(store), store.hits - before
+
+    tom, hat = (PlannedConcept("it", found[name]) for name in ("tom", "hat"))
+    assert made("a photo of <it>", tom, KeyLock.LOCAL) == (1, 0)
+    assert made("a photo of <it>", replace(tom, bias=0.3), KeyLock.LOCAL) == (1, 1)
+    assert made("a photo of <it>", tom, KeyLock.GLOBAL) == (2, 1)
+    # Another concept of the same super-category would share the second; this one is of another.
+    assert made("a photo of <it>", hat, KeyLock.LOCAL) == (3, 0)
+    assert made("a photo of <cat>", replace(tom, name="cat"), KeyLock.LOCAL) == (3, 1)
+    twin = PlannedConcept("it", random_adapter(base, 9, "cat"))
+    assert made("a photo of <it>", twin, KeyLock.GLOBAL) == (4, 1)
 
 
 def test_rows_with_concepts_of_their_own_are_the_rows_alone(double_base: BaseModel) -> None:

@@ -7,8 +7,11 @@ from hypothesis import given
 from torch import Tensor
 
 from perfuse.method import (
+    activity,
     blend,
+    change,
     coordinates,
+    dual_inputs,
     edit,
     gate,
     inner_product,
@@ -103,6 +106,30 @@ def test_the_order_of_concepts_does_not_matter(case: Case) -> None:
     order = np.random.default_rng(count).permutation(count).tolist()
     given_order = blended(t, t["encodings"], list(range(count)))
     close(blended(t, t["encodings"], order), given_order)
+
+
+@given(case=cases())
+@fast
+def test_what_concepts_change_is_one_sum_for_all_layers(case: Case) -> None:
+    t = case.tensors()
+    e, inputs, inverse = t["encodings"], t["target_inputs"], t["inverse_covariance"]
+    found = activity(e, inputs, inverse, duals=dual_inputs(inputs, inverse))
+    close(found.similarities, similarities(e, inputs, inverse))
+    close(found.coordinates, coordinates(e, inputs, inverse))
+    gates = gate(found.similarities, t["biases"], t["temperatures"])
+    layers = [t["weight"], 2 * t["weight"].flip(0)]
+    outputs = [t["target_outputs"], -t["target_outputs"]]
+    changed = change(
+        torch.cat([inputs @ weight.mT for weight in layers], dim=-1),
+        found.coordinates,
+        gates,
+        torch.cat(outputs, dim=-1),
+    )
+    parts = changed.split([len(weight) for weight in layers], dim=-1)
+    for weight, output, part in zip(layers, outputs, parts, strict=True):
+        projected = e @ weight.mT
+        whole = blend(projected, inputs @ weight.mT, found.coordinates, gates, output)
+        close(projected + part, whole)
 
 
 @given(case=cases())

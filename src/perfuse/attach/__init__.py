@@ -17,10 +17,12 @@ from perfuse.attach.encoding import (
     super_category_encodings,
     tokenise,
 )
+from perfuse.attach.encoding_store import EncodingStore, TextEncoding
 from perfuse.attach.layers import CrossAttentionLayer, cross_attention_layers
 from perfuse.attach.plan import ConditioningPlan, plan, stack, unconditional
 from perfuse.attach.planned_concept import PlannedConcept, gate_parameters
 from perfuse.attach.prepare import prepare
+from perfuse.attach.prepared_concept import PreparedConcept, prepare_concept
 from perfuse.attach.processor import Attachment, attach, is_attached
 from perfuse.attach.projection import (
     Projections,
@@ -48,13 +50,16 @@ __all__ = [
     "CovarianceAsset",
     "CrossAttentionLayer",
     "Encoding",
+    "EncodingStore",
     "Named",
     "PlannedConcept",
+    "PreparedConcept",
     "Projections",
     "Prompt",
     "Slot",
     "Strength",
     "TextEncoder",
+    "TextEncoding",
     "Tokens",
     "attach",
     "concatenate",
@@ -74,6 +79,7 @@ __all__ = [
     "plan",
     "predict",
     "prepare",
+    "prepare_concept",
     "silence_loading",
     "split",
     "split_outputs",

@@ -148,20 +148,20 @@ def encode_chunks(
 
 
 def super_category_encodings(
-    base: BaseModel, chunks: Sequence[Tokens], replaced: Sequence[Tokens]
+    base: BaseModel, encodings: torch.Tensor, chunks: Sequence[Tokens], replaced: Sequence[Tokens]
 ) -> torch.Tensor:
     """GLOBAL's view of a prompt: every placeholder replaced by its super-category (paper Sec. 4.2).
 
     Args:
         base: the base model.
+        encodings: [1, k·M, d] of `replaced`.
         chunks: k chunks of the concept prompt, of M positions each.
         replaced: the same with the super-categories written out (`with_super_categories`).
 
     Returns:
-        Encodings [1, k·M, d] of the super-category prompt, gathered so that row m belongs to
-        position m of the concept prompt (`method.key_positions`).
+        The encodings [1, k·M, d] gathered so that row m belongs to position m of the concept
+        prompt (`method.key_positions`).
     """
-    encodings, _ = encode_chunks(base, replaced)
     gathered = []
     for index, (tokens, other) in enumerate(zip(chunks, replaced, strict=True)):
         positions = method.key_positions(

@@ -19,11 +19,13 @@ from perfuse.attach.base_model import BaseModel
 from perfuse.attach.chunks import Chunks, split, with_super_categories
 from perfuse.attach.conditioning import Conditioning, concatenate
 from perfuse.attach.encoding import encode_chunks, super_category_encodings
+from perfuse.attach.encoding_store import EncodingStore, encoded
 from perfuse.attach.planned_concept import (
     PlannedConcept,
     common_lock,
     gate_parameters,
     key_output,
+    prepared,
     require_base,
 )
 from perfuse.attach.projection import (
@@ -89,6 +91,7 @@ def plan(
     key_lock: KeyLock | None = None,
     max_chunks: int = 1,
     min_chunks: int = 1,
+    store: EncodingStore | None = None,
 ) -> ConditioningPlan:
     """Encode a prompt, edit it and project it.
 
@@ -102,11 +105,13 @@ def plan(
             (`chunks.split`); 1 refuses it.
         min_chunks: chunks that the plan shall have at least, as one that is compared with it does;
             the empty prompt stands in those that are lacking.
+        store: of this base model's text encodings, to look them up in and to put them into.
 
     Raises:
         PromptRefused: a placeholder without concept, a concept that is not named, or too long.
         BaseModelMismatch: an adapter is for another base model.
-        InvalidArgument: TRAINED_K with an adapter that stores no keys; locks that differ.
+        InvalidArgument: TRAINED_K with an adapter that stores no keys; locks that differ; a
+            concept that was prepared for something else.
         DependentConcepts: two concepts are too close to be told apart.
         FailedPrecondition: the base model has no covariance.
     """
@@ -132,8 +137,8 @@ def plan(
     supers = {concept.name: concept.adapter.metadata.super_category for concept in named}
     written_out = supers if lock is KeyLock.GLOBAL else None
     chunks = split(base, parsed, most=max_chunks, least=min_chunks, super_categories=written_out)
-    embeddings = {concept.name: concept.adapter.embeddings for concept in named}
-    encodings, pooled = encode_chunks(base, chunks.tokens, embeddings)
+    ready = {concept.name: prepared(base, concept) for concept in named}
+    encodings, pooled = encoded(base, chunks.tokens, ready, store)
     record: dict[str, Any] = {
         "base_model": base.fingerprint,
         "ids": [tokens.ids for tokens in chunks.tokens],
@@ -144,34 +149,44 @@ def plan(
         projections = plain_projections(base, encodings)
     else:
         settings = [gate_parameters(concept, lock) for concept in named]
-        inputs = torch.stack([concept.adapter.target_input for concept in named])
+        in_order = list(ready.values())
         on = strength(
             base,
             encodings,
-            inputs,
+            torch.stack([concept.target_input for concept in in_order]),
             *base.inverse_covariance.new_tensor(settings).unbind(-1),
+            duals=torch.stack([concept.dual_input for concept in in_order]),
             names=parsed.names,
         )
         similarity = dict(zip(parsed.names, on.similarity[0].unbind(-1), strict=True))
         gate = dict(zip(parsed.names, on.gate[0].unbind(-1), strict=True))
-        values = torch.stack([concept.adapter.value_output for concept in named])
+        keys = key_inputs = key_encodings = None
         if lock is KeyLock.GLOBAL:
             replaced = with_super_categories(base, parsed, chunks, supers)
             record["super_ids"] = [tokens.ids for tokens in replaced]
-            key_encodings = super_category_encodings(base, chunks.tokens, replaced)
-            projections = edited_projections(
-                base, encodings, on, values, key_encodings=key_encodings
+            key_encodings = super_category_encodings(
+                base, encoded(base, replaced, {}, store)[0], chunks.tokens, replaced
             )
         else:
-            keys = torch.stack([key_output(base, concept, lock) for concept in named])
-            projections = edited_projections(base, encodings, on, values, keys)
+            keys = torch.stack([key_output(concept, lock) for concept in in_order])
+            key_inputs = torch.stack([concept.key_input for concept in in_order])
+        projections = edited_projections(
+            base,
+            encodings,
+            on,
+            torch.stack([concept.value_output for concept in in_order]),
+            keys,
+            key_encodings=key_encodings,
+            value_inputs=torch.stack([concept.value_input for concept in in_order]),
+            key_inputs=key_inputs,
+        )
         record |= {
             "covariance": base.covariance.digest if base.covariance else None,
             "slots": [
                 [[slot.position, parsed.names.index(slot.name)] for slot in tokens.slots]
                 for tokens in chunks.tokens
             ],
-            "adapters": [concept.adapter.digest for concept in named],
+            "adapters": [concept.digest for concept in in_order],
             "gates": settings,
             "key_lock": lock.value,
             "super_categories": [supers[name] for name in parsed.names],

@@ -9,7 +9,7 @@ import torch
 
 from perfuse.adapter import Adapter
 from perfuse.attach.base_model import BaseModel
-from perfuse.attach.projection import locked_key_outputs
+from perfuse.attach.prepared_concept import PreparedConcept, prepare_concept
 from perfuse.errors import BaseModelMismatch, InvalidArgument
 from perfuse.method import KeyLock
 
@@ -26,12 +26,15 @@ class PlannedConcept:
         adapter: what was learned; for the plan's base model.
         bias: of the gate; None takes the adapter's suggestion (LOCAL, TRAINED_K) or 0.55 (GLOBAL).
         temperature: of the gate; None takes the adapter's suggestion.
+        prepared: `prepare_concept` of the adapter, where it is at hand; what it holds is computed
+            in every plan otherwise.
     """
 
     name: str
     adapter: Adapter
     bias: float | None = None
     temperature: float | None = None
+    prepared: PreparedConcept | None = None
 
 
 def common_lock(concepts: Sequence[PlannedConcept], wanted: KeyLock | None) -> KeyLock | None:
@@ -71,11 +74,28 @@ def gate_parameters(concept: PlannedConcept, lock: KeyLock) -> tuple[float, floa
     return float(bias), float(temperature)
 
 
-def key_output(base: BaseModel, concept: PlannedConcept, lock: KeyLock) -> torch.Tensor:
-    """o*_K of all layers [Σ d_l]: stored, or recomputed from the super-category."""
-    if lock is KeyLock.TRAINED_K and concept.adapter.key_output is not None:
-        return concept.adapter.key_output.to(base.device)
-    return locked_key_outputs(base, concept.adapter.super_category_encoding)
+def prepared(base: BaseModel, concept: PlannedConcept) -> PreparedConcept:
+    """What was prepared, or prepared now.
+
+    Raises:
+        InvalidArgument: it was prepared for another base model or from another adapter.
+        FailedPrecondition: the base model has no covariance.
+    """
+    found = concept.prepared or prepare_concept(base, concept.adapter)
+    if found.base is not base or found.adapter is not concept.adapter:
+        raise InvalidArgument(
+            f"<{concept.name}> was prepared for another base model or from another adapter; give "
+            "what prepare_concept makes of this very adapter, or nothing"
+        )
+    return found
+
+
+def key_output(concept: PreparedConcept, lock: KeyLock) -> torch.Tensor:
+    """o*_K of all layers [Σ d_l]: stored, or from the super-category."""
+    stored = concept.adapter.key_output
+    if lock is KeyLock.TRAINED_K and stored is not None:
+        return stored.to(concept.base.device)
+    return concept.locked_key_output
 
 
 def require_base(base: BaseModel, concept: PlannedConcept) -> None:

@@ -49,6 +49,7 @@ def strength(
     bias: float | torch.Tensor,
     temperature: float | torch.Tensor,
     *,
+    duals: torch.Tensor | None = None,
     names: tuple[str, ...] | None = None,
 ) -> Strength:
     """Similarity, coordinates and gate of J concepts (paper Eq. 3 and App. B), in at least float32.
@@ -59,6 +60,7 @@ def strength(
         target_inputs: I [J, d], or [..., J, d] for rows with concepts of their own.
         bias: one number, or one per concept as a tensor that broadcasts to [..., M, J].
         temperature: likewise.
+        duals: `method.dual_inputs` of the target inputs, where they are at hand.
         names: what to call the concepts in an error.
 
     Raises:
@@ -68,10 +70,10 @@ def strength(
     """
     inverse = base.inverse_covariance
     inputs = target_inputs.to(encodings.device)
-    similarity = method.similarities(encodings, inputs, inverse)
+    similarity, coordinates = method.activity(encodings, inputs, inverse, duals=duals, names=names)
     return Strength(
         similarity=similarity,
-        coordinates=method.coordinates(encodings, inputs, inverse, names=names),
+        coordinates=coordinates,
         gate=method.gate(similarity, bias, temperature),
         target_inputs=inputs,
     )
@@ -79,12 +81,12 @@ def strength(
 
 def plain_projections(base: BaseModel, encodings: torch.Tensor) -> Projections:
     """Un-edited keys and values, as the frozen layers give them."""
-    return Projections(plain_keys(base, encodings), _plain_values(base, encodings))
+    return Projections(plain_keys(base, encodings), _projected(_value_weights(base), encodings))
 
 
 def plain_keys(base: BaseModel, encodings: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """W_K e of every layer, each [..., M, d_l]; with a super-category prompt, GLOBAL's keys."""
-    return tuple(functional.linear(encodings, layer.key_weight) for layer in base.layers)
+    return _projected(_key_weights(base), encodings)
 
 
 def edited_projections(
@@ -95,6 +97,8 @@ def edited_projections(
     key_outputs: torch.Tensor | None = None,
     *,
     key_encodings: torch.Tensor | None = None,
+    value_inputs: torch.Tensor | None = None,
+    key_inputs: torch.Tensor | None = None,
 ) -> Projections:
     """Keys and values of every layer with J concepts in them (paper Eq. 3, App. B).
 
@@ -110,6 +114,9 @@ def edited_projections(
         key_outputs: o*_K likewise; keys are edited like values.
         key_encodings: encodings [..., M, d] of the super-category prompt, position by position
             (`method.key_positions`); keys are their un-edited projections.
+        value_inputs: W_V i* of the concepts, shaped as `value_outputs` (`projected_by_values`),
+            where they are at hand.
+        key_inputs: W_K i* likewise.
 
     Returns:
         Keys and values in the encodings' dtype.
@@ -118,43 +125,35 @@ def edited_projections(
         InvalidArgument: both or neither of `key_outputs` and `key_encodings` are given.
         WrongShape: outputs of another width than Σ d_l.
     """
-    values = _edited(
-        base,
-        [layer.value_weight for layer in base.layers],
-        encodings,
-        concepts,
-        split_outputs(base, value_outputs),
-    )
+    values = _edited(base, _value_weights(base), encodings, concepts, value_outputs, value_inputs)
     if key_encodings is not None and key_outputs is None:
         return Projections(plain_keys(base, key_encodings), values)
     if key_outputs is None or key_encodings is not None:
         raise InvalidArgument(
             "give key_outputs (LOCAL, TRAINED_K) or key_encodings (GLOBAL), one of the two"
         )
-    keys = _edited(
-        base,
-        [layer.key_weight for layer in base.layers],
-        encodings,
-        concepts,
-        split_outputs(base, key_outputs),
-    )
+    keys = _edited(base, _key_weights(base), encodings, concepts, key_outputs, key_inputs)
     return Projections(keys, values)
 
 
 def locked_key_outputs(base: BaseModel, super_category_encoding: torch.Tensor) -> torch.Tensor:
     """o*_K = W_K e_super for all layers, [..., Σ d_l] in at least float32 (paper Sec. 4.2)."""
-    encoding = super_category_encoding.to(base.device)
-    return torch.cat(
-        [method.locked_key_output(layer.key_weight, encoding) for layer in base.layers], dim=-1
-    )
+    return projected_by_keys(base, super_category_encoding)
 
 
 def initial_value_outputs(base: BaseModel, super_category_encoding: torch.Tensor) -> torch.Tensor:
     """W_V e_super for all layers, [..., Σ d_l]: where training starts o*_V."""
-    encoding = super_category_encoding.to(base.device)
-    return torch.cat(
-        [method.locked_key_output(layer.value_weight, encoding) for layer in base.layers], dim=-1
-    )
+    return projected_by_values(base, super_category_encoding)
+
+
+def projected_by_keys(base: BaseModel, vectors: torch.Tensor) -> torch.Tensor:
+    """W_K of all layers times vectors [..., d], [..., Σ d_l] in at least float32."""
+    return _all_projected(base, _key_weights(base), vectors)
+
+
+def projected_by_values(base: BaseModel, vectors: torch.Tensor) -> torch.Tensor:
+    """W_V of all layers times vectors [..., d], [..., Σ d_l] in at least float32."""
+    return _all_projected(base, _value_weights(base), vectors)
 
 
 def split_outputs(base: BaseModel, outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -172,8 +171,24 @@ def split_outputs(base: BaseModel, outputs: torch.Tensor) -> tuple[torch.Tensor,
     return torch.split(outputs, widths, dim=-1)
 
 
-def _plain_values(base: BaseModel, encodings: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return tuple(functional.linear(encodings, layer.value_weight) for layer in base.layers)
+def _key_weights(base: BaseModel) -> list[torch.Tensor]:
+    return [layer.key_weight for layer in base.layers]
+
+
+def _value_weights(base: BaseModel) -> list[torch.Tensor]:
+    return [layer.value_weight for layer in base.layers]
+
+
+def _projected(weights: list[torch.Tensor], encodings: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    # Layer by layer, as the denoiser does it, so that its own keys and values come out to the bit.
+    return tuple(functional.linear(encodings, weight) for weight in weights)
+
+
+def _all_projected(
+    base: BaseModel, weights: list[torch.Tensor], vectors: torch.Tensor
+) -> torch.Tensor:
+    vectors = vectors.to(base.device)
+    return torch.cat([method.locked_key_output(weight, vectors) for weight in weights], dim=-1)
 
 
 def _edited(
@@ -181,16 +196,16 @@ def _edited(
     weights: list[torch.Tensor],
     encodings: torch.Tensor,
     concepts: Strength,
-    outputs: tuple[torch.Tensor, ...],
+    outputs: torch.Tensor,
+    inputs: torch.Tensor | None,
 ) -> tuple[torch.Tensor, ...]:
+    """`method.blend` of every layer; what it adds to W e is computed for all of them at once."""
+    if inputs is None:
+        inputs = _all_projected(base, weights, concepts.target_inputs)
+    changes = method.change(inputs, concepts.coordinates, concepts.gate, outputs.to(base.device))
     return tuple(
-        method.blend(
-            functional.linear(encodings, weight),
-            # W i*: the same product, for the target inputs.
-            method.locked_key_output(weight, concepts.target_inputs),
-            concepts.coordinates,
-            concepts.gate,
-            output.to(base.device),
+        (projected + change).to(projected.dtype)
+        for projected, change in zip(
+            _projected(weights, encodings), split_outputs(base, changes), strict=True
         )
-        for weight, output in zip(weights, outputs, strict=True)
     )

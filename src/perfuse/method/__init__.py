@@ -4,7 +4,15 @@ Every function takes any floating-point type, any device and any leading axes. T
 functions stand side by side in docs/method.md.
 """
 
-from perfuse.method.blend import blend, coordinates, similarities
+from perfuse.method.blend import (
+    Activity,
+    activity,
+    blend,
+    change,
+    coordinates,
+    dual_inputs,
+    similarities,
+)
 from perfuse.method.covariance import Covariance, CovarianceAccumulator
 from perfuse.method.edit import edit
 from perfuse.method.gate import gate, inner_product, similarity
@@ -13,13 +21,17 @@ from perfuse.method.loss import PredictionType, diffusion_target, masked_loss, s
 from perfuse.method.target_input import running_mean
 
 __all__ = [
+    "Activity",
     "Covariance",
     "CovarianceAccumulator",
     "KeyLock",
     "PredictionType",
+    "activity",
     "blend",
+    "change",
     "coordinates",
     "diffusion_target",
+    "dual_inputs",
     "edit",
     "gate",
     "inner_product",

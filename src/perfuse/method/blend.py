@@ -8,6 +8,7 @@
     c      coordinates              [..., M, J]     of P e in the target inputs
     W I    projected_target_inputs  [J, d_l]        constants per layer
     o*_j   target_outputs           [J, d_l]
+    I C⁻¹  dual_inputs              [J, d]          constants per base model
 
 P is the C⁻¹-orthogonal projection onto the span of the target inputs. The paper builds it with a
 Cholesky factor of C⁻¹ and a QR decomposition; the J × J Gram system gives the same projection.
@@ -17,6 +18,7 @@ Subtracting each concept alone does not: it is wrong by tens of percent for rela
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +32,39 @@ INDEPENDENCE_LIMIT = 0.01
 1 − |cosine|, so that their cosine stays below 0.99. Coordinates magnify what is uncertain in the
 encodings by up to 1/√limit, tenfold here: an encoding rounded to half precision (2⁻¹¹) then keeps
 its coordinates to half a percent, which is below what can be seen."""
+
+
+class Activity(NamedTuple):
+    """What a prompt has of J concepts, at each position.
+
+    Attributes:
+        similarities: s [..., M, J].
+        coordinates: c [..., M, J].
+    """
+
+    similarities: Tensor
+    coordinates: Tensor
+
+
+def dual_inputs(target_inputs: Tensor, inverse_covariance: Tensor) -> Tensor:
+    """I C⁻¹, with which ⟨i*_j, e⟩ is a plain product; the part that knows no prompt.
+
+    Args:
+        target_inputs: I [..., J, d].
+        inverse_covariance: C⁻¹ [d, d], symmetric and positive definite.
+
+    Returns:
+        [..., J, d] in float64, or float32 where the device lacks it.
+
+    Raises:
+        WrongShape: the axes do not fit each other.
+    """
+    require_axes(
+        target_inputs=(target_inputs, "... J d"), inverse_covariance=(inverse_covariance, "d d")
+    )
+    dtype = working_dtype(target_inputs)
+    with full_precision(target_inputs):
+        return target_inputs.to(dtype) @ inverse_covariance.to(dtype)
 
 
 def similarities(encodings: Tensor, target_inputs: Tensor, inverse_covariance: Tensor) -> Tensor:
@@ -47,10 +82,7 @@ def similarities(encodings: Tensor, target_inputs: Tensor, inverse_covariance: T
         WrongShape: the axes do not fit each other.
         NotFinite, InvalidArgument: as `gate.similarity`.
     """
-    _require_operands(encodings, target_inputs, inverse_covariance)
-    products, gram = _products(encodings, target_inputs, inverse_covariance)
-    energies = gram.diagonal(dim1=-2, dim2=-1)
-    require_energy(energies, target_inputs, inverse_covariance)
+    products, _, energies = _products(encodings, target_inputs, inverse_covariance)
     dtype = result_dtype(encodings, target_inputs)
     return (products / energies.unsqueeze(-2)).to(dtype)
 
@@ -79,13 +111,32 @@ def coordinates(
         WrongShape: the axes do not fit each other.
         NotFinite, InvalidArgument: as `gate.similarity`.
     """
-    _require_operands(encodings, target_inputs, inverse_covariance)
+    return activity(encodings, target_inputs, inverse_covariance, names=names).coordinates
+
+
+def activity(
+    encodings: Tensor,
+    target_inputs: Tensor,
+    inverse_covariance: Tensor,
+    *,
+    duals: Tensor | None = None,
+    names: Sequence[str] | None = None,
+) -> Activity:
+    """`similarities` and `coordinates` from one set of products; raises what they raise.
+
+    Args:
+        encodings, target_inputs, inverse_covariance, names: as `coordinates`.
+        duals: `dual_inputs` of the target inputs, where they are at hand.
+    """
     count = target_inputs.shape[-2]
     if names is not None and len(names) != count:
         raise InvalidArgument(f"{len(names)} names are given for {count} target inputs; name each")
-    products, gram = _products(encodings, target_inputs, inverse_covariance)
-    energies = gram.diagonal(dim1=-2, dim2=-1)
-    require_energy(energies, target_inputs, inverse_covariance)
+    products, gram, energies = _products(encodings, target_inputs, inverse_covariance, duals)
+    dtype = result_dtype(encodings, target_inputs)
+    found = (products / energies.unsqueeze(-2)).to(dtype)
+    if count == 1:
+        # The system has one equation, and the similarity solves it.
+        return Activity(found, found)
     # Solving for target inputs of length 1 keeps the system well scaled whatever their lengths.
     lengths = energies.sqrt()
     cosines = gram / (lengths.unsqueeze(-1) * lengths.unsqueeze(-2))
@@ -93,8 +144,7 @@ def coordinates(
     unit_coordinates: Tensor = torch.linalg.solve(
         cosines, products / lengths.unsqueeze(-2), left=False
     )
-    dtype = result_dtype(encodings, target_inputs)
-    return (unit_coordinates / lengths.unsqueeze(-2)).to(dtype)
+    return Activity(found, (unit_coordinates / lengths.unsqueeze(-2)).to(dtype))
 
 
 def blend(
@@ -131,30 +181,65 @@ def blend(
     )
     if coordinates.shape[-1] == 0:
         return projected
-    dtype = result_dtype(projected, projected_target_inputs, coordinates, gates, target_outputs)
-    with full_precision(projected):
-        removed = coordinates.to(dtype) @ projected_target_inputs.to(dtype)
-        added = gates.to(dtype) @ target_outputs.to(dtype)
-        return (projected - removed + added).to(projected.dtype)
+    changed = change(projected_target_inputs, coordinates, gates, target_outputs)
+    return (projected + changed).to(projected.dtype)
 
 
-def _require_operands(encodings: Tensor, target_inputs: Tensor, inverse_covariance: Tensor) -> None:
+def change(
+    projected_target_inputs: Tensor, coordinates: Tensor, gates: Tensor, target_outputs: Tensor
+) -> Tensor:
+    """h − W e = Σ_j σ_j ⊗ o*_j − c (W I), what `blend` adds to W e (paper App. B).
+
+    It does not read W e, so that one call serves several layers whose outputs are concatenated.
+
+    Args:
+        projected_target_inputs: W i*_j as rows [J, d_l], or [..., J, d_l].
+        coordinates: c [..., M, J].
+        gates: σ_j [..., M, J].
+        target_outputs: o*_j as rows [J, d_l], or [..., J, d_l].
+
+    Returns:
+        [..., M, d_l], in at least float32.
+
+    Raises:
+        WrongShape: the axes do not fit each other.
+    """
+    require_axes(
+        projected_target_inputs=(projected_target_inputs, "... J d_l"),
+        coordinates=(coordinates, "... M J"),
+        gates=(gates, "... M J"),
+        target_outputs=(target_outputs, "... J d_l"),
+    )
+    dtype = result_dtype(projected_target_inputs, coordinates, gates, target_outputs)
+    with full_precision(gates):
+        # One product of 2 J terms is one pass over the outcome.
+        outer = torch.cat(
+            torch.broadcast_tensors(target_outputs.to(dtype), projected_target_inputs.to(dtype)),
+            dim=-2,
+        )
+        return torch.cat([gates.to(dtype), -coordinates.to(dtype)], dim=-1) @ outer
+
+
+def _products(
+    encodings: Tensor,
+    target_inputs: Tensor,
+    inverse_covariance: Tensor,
+    duals: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """⟨i*_j, e_m⟩ [..., M, J], G [..., J, J] and its diagonal, in the working precision."""
     require_axes(
         encodings=(encodings, "... M d"),
         target_inputs=(target_inputs, "... J d"),
         inverse_covariance=(inverse_covariance, "d d"),
     )
-
-
-def _products(
-    encodings: Tensor, target_inputs: Tensor, inverse_covariance: Tensor
-) -> tuple[Tensor, Tensor]:
-    """⟨i*_j, e_m⟩ [..., M, J] and G [..., J, J], in the working precision."""
-    dtype = working_dtype(encodings)
+    if duals is None:
+        duals = dual_inputs(target_inputs, inverse_covariance)
     with full_precision(encodings):
-        inputs = target_inputs.to(dtype)
-        metric = inputs @ inverse_covariance.to(dtype)
-        return encodings.to(dtype) @ metric.mT, inputs @ metric.mT
+        products = encodings.to(duals.dtype) @ duals.mT
+        gram = target_inputs.to(duals.dtype) @ duals.mT
+    energies = gram.diagonal(dim1=-2, dim2=-1)
+    require_energy(energies, target_inputs, inverse_covariance)
+    return products, gram, energies
 
 
 def _require_independent(cosines: Tensor, names: Sequence[str] | None) -> None:

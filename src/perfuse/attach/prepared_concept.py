@@ -1,0 +1,81 @@
+"""What a plan takes from an adapter and no prompt changes: computed once, used in every prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from perfuse import method
+from perfuse.adapter import Adapter
+from perfuse.attach.base_model import BaseModel
+from perfuse.attach.projection import projected_by_keys, projected_by_values
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedConcept:
+    """An adapter made ready for one base model; tensors on the base's device.
+
+    Attributes:
+        base: the base model.
+        adapter: what was learned.
+        digest: of the adapter.
+        target_input: i* [d].
+        dual_input: C⁻¹ i* [d], in float64 where the device has it.
+        value_input: W_V i* of all layers [Σ d_l].
+        key_input: W_K i* likewise.
+        value_output: o*_V [Σ d_l].
+        locked_key_output: W_K e_super [Σ d_l], o*_K under LOCAL.
+    """
+
+    base: BaseModel
+    adapter: Adapter
+    digest: str
+    target_input: torch.Tensor
+    dual_input: torch.Tensor
+    value_input: torch.Tensor
+    key_input: torch.Tensor
+    value_output: torch.Tensor
+    locked_key_output: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """What its tensors take, the adapter's own not counted."""
+        tensors = (
+            self.target_input,
+            self.dual_input,
+            self.value_input,
+            self.key_input,
+            self.value_output,
+            self.locked_key_output,
+        )
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+@torch.no_grad()
+def prepare_concept(base: BaseModel, adapter: Adapter) -> PreparedConcept:
+    """Make an adapter ready: about eight bytes for each of its outputs, and W read once.
+
+    Args:
+        base: the adapter's base model.
+        adapter: for that base model; `plan` refuses another one's.
+
+    Raises:
+        FailedPrecondition: the base model has no covariance.
+    """
+    inputs = adapter.target_input.to(base.device)
+    # Both in one product, since reading W is what it costs.
+    key_input, locked = projected_by_keys(
+        base, torch.stack([inputs, adapter.super_category_encoding.to(inputs)])
+    )
+    return PreparedConcept(
+        base=base,
+        adapter=adapter,
+        digest=adapter.digest,
+        target_input=inputs,
+        dual_input=method.dual_inputs(inputs[None], base.inverse_covariance)[0],
+        value_input=projected_by_values(base, inputs),
+        key_input=key_input,
+        value_output=adapter.value_output.to(base.device),
+        locked_key_output=locked,
+    )

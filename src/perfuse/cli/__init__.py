@@ -21,6 +21,7 @@ from perfuse.cli import (
     status,
     sweep,
     training,
+    up,
     versions,
 )
 from perfuse.cli.exits import Exit
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(up.up)
 app.command()(training.train)
 app.add_typer(runs.app, name="runs")
 app.command()(rendering.render)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from perfuse.client import RenderedImage, RenderRecord
 from perfuse.client.rendering import SUFFIX
 
 _COLUMNS = 4
+_BETWEEN, _WIDEST = 2, 48
 
 
 def keep(image: RenderedImage, folder: Path, name: str) -> Path:
@@ -59,10 +61,45 @@ def as_answer(image: RenderedImage, path: Path) -> Mapping[str, object]:
     return {"path": path, "format": image.format, "record": image.record}
 
 
-def show_in_terminal(path: Path) -> bool:
-    """Show a picture where the standard output is a terminal that can; whether it was."""
+def show_in_terminal(sheet: Path, rows: Sequence[Sequence[RenderedImage]]) -> bool:
+    """Show pictures where the standard output is a terminal that can; whether they were.
+
+    Args:
+        sheet: is shown where the terminal shows files.
+        rows: of its pictures, shown without words where it has only blocks of colour.
+    """
     console = answers()
-    rows = max(8, console.height - 6)
-    return terminal_pictures.show(
-        path.read_bytes(), sys.stdout, columns=min(console.width, 120), rows=rows
-    )
+    way = terminal_pictures.way_of(os.environ, is_terminal=console.is_terminal)
+    if way == "blocks":
+        small = montage([[opened(image) for image in row] for row in rows], console.width)
+        kept = io.BytesIO()
+        small.save(kept, "PNG")
+        high = -(-small.height // 2)
+        return terminal_pictures.show(kept.getvalue(), sys.stdout, columns=small.width, rows=high)
+    columns, lines = min(console.width, 120), max(8, console.height - 6)
+    return terminal_pictures.show(sheet.read_bytes(), sys.stdout, columns=columns, rows=lines)
+
+
+def montage(rows: Sequence[Sequence[Image.Image]], width: int) -> Image.Image:
+    """Pictures side by side, none larger than it is, `width` pixels at most."""
+    most = max(len(row) for row in rows)
+    room = max(1, (width + _BETWEEN) // most - _BETWEEN)
+    tiles = [[_within(picture, min(room, _WIDEST)) for picture in row] for row in rows]
+    heights = [max(tile.height for tile in row) + _BETWEEN for row in tiles]
+    widest = max(sum(tile.width + _BETWEEN for tile in row) for row in tiles)
+    page = Image.new("RGB", (max(1, widest - _BETWEEN), sum(heights) - _BETWEEN))
+    top = 0
+    for row, height in zip(tiles, heights, strict=True):
+        left = 0
+        for tile in row:
+            page.paste(tile, (left, top))
+            left += tile.width + _BETWEEN
+        top += height
+    return page
+
+
+def _within(picture: Image.Image, width: int) -> Image.Image:
+    if picture.width <= width:
+        return picture
+    height = max(1, round(picture.height * width / picture.width))
+    return picture.resize((width, height), Image.Resampling.LANCZOS)

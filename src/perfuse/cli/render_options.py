@@ -14,6 +14,7 @@ from perfuse.client import ConceptSettings
 from perfuse.client.rendering import PictureFormat, RenderLock
 
 _HOW = "How it is rendered"
+_LONGEST_NAME = 48
 
 Prompt = Annotated[
     str,
@@ -114,12 +115,10 @@ def name_of(prompt: str, name: str = "") -> str:
                 f"--name has {name!r}; it is a file's name, and --out says the folder"
             )
         return name
-    words = re.findall(r"[^\W_]+", prompt.lower())
-    made = ""
-    for word in words:
-        if len(made) + len(word) > 48:
-            break
-        made = f"{made}-{word}" if made else word
+    made = "-".join(re.findall(r"[^\W_]+", prompt.lower()))
+    if len(made) > _LONGEST_NAME:
+        whole_words = made[: _LONGEST_NAME + 1].rpartition("-")[0]
+        made = whole_words or made[:_LONGEST_NAME]
     return made or "picture"
 
 

@@ -90,7 +90,7 @@ def render(
     for image in images:
         say(str(paths[image.image_index]))
     say(str(sheet))
-    show_in_terminal(sheet)
+    show_in_terminal(sheet, in_rows(images))
 
 
 def sheet_of(prompt: str, images: Sequence[RenderedImage]) -> Sheet:

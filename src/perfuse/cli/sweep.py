@@ -102,7 +102,7 @@ def sweep(
     for path in paths.values():
         say(str(path))
     say(str(sheet))
-    show_in_terminal(sheet)
+    show_in_terminal(sheet, list(zip(*columns.values(), strict=True)))
 
 
 def biases(low: float, high: float, count: int) -> tuple[float, ...]:

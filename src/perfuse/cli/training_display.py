@@ -52,7 +52,11 @@ class TrainingDisplay:
 
     def __enter__(self) -> Self:
         if self._live is not None:
-            self._live.start()
+            try:
+                self._live.start()
+            except BaseException:  # An interruption between the cursor's vanishing and our exit.
+                self._live.stop()
+                raise
         return self
 
     def __exit__(

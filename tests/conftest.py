@@ -6,12 +6,15 @@ The directories are shared; a test that writes into one takes a copy.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from platform_up import Platform
+
     from perfuse.attach import BaseModel
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -57,3 +60,12 @@ def tiny_sdxl(tiny_sdxl_dir: Path) -> BaseModel:
     from bases import load_prepared
 
     return load_prepared(tiny_sdxl_dir)
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """What `perfuse up` runs; shared, so that nobody ends it."""
+    from platform_up import running
+
+    with running(tmp_path_factory.mktemp("platform")) as platform:
+        yield platform

@@ -1,44 +1,50 @@
-"""`python -m perfuse_toybox.demo`: learn three concepts from pictures and combine them."""
+"""`python -m perfuse_toybox.demo`: the whole platform on this machine, pictures to pictures."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
-from perfuse.adapter.tensors import Adapter
-from perfuse.attach import (
-    BaseModel,
-    ConditioningPlan,
-    PlannedConcept,
-    generate,
-    plan,
-    silence_loading,
+from perfuse.client import (
+    Client,
+    StateChange,
+    TrainingProgress,
+    TrainingRun,
+    TrainingSettings,
+    Version,
 )
-from perfuse.method import KeyLock
+from perfuse.client.resources import StoredLock
+from perfuse.errors import FailedPrecondition
 from perfuse_toybox.base import DIRECTORY
 from perfuse_toybox.concepts import SHADES, THRONE, TOM, Concept
-from perfuse_toybox.sheet import Row, Sheet
-from perfuse_trainer.learning.settings import TrainingSettings
-from perfuse_trainer.learning.training import train
-from perfuse_trainer.pictures.images import read_folder
+from perfuse_toybox.installation import installation
+from perfuse_toybox.story import Story
 
-SCENES = ("in the snow", "on the beach", "in the city", "on the moon", "in the forest")
-BIASES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-GUIDANCE = 3.0
-BIAS = {KeyLock.GLOBAL: 0.5, KeyLock.LOCAL: 0.5, KeyLock.TRAINED_K: 0.7}
-"""Where likeness and prompt balance on this base: its encodings are narrow (192 numbers), so that a
-concept's encoding is spread over more positions than in CLIP's."""
+LESSONS: tuple[tuple[Concept, StoredLock, str], ...] = (
+    (TOM, "LOCAL", "prod"),
+    (SHADES, "LOCAL", "prod"),
+    (THRONE, "LOCAL", "prod"),
+    (TOM, "TRAINED_K", "trained-k"),
+)
+"""What is learned, how its keys are locked, and the alias that points at what came of it."""
 
 _COLUMNS = (
-    TextColumn("{task.description:<34}"),
+    TextColumn("{task.description:<38}"),
     BarColumn(),
     MofNCompleteColumn(),
     TimeRemainingColumn(),
@@ -54,143 +60,104 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of training and rendering.")] = 3,
     sampling_steps: Annotated[int, typer.Option(help="Denoising steps per picture.")] = 30,
 ) -> None:
-    """Teach the toybox base a cat, a pair of sunglasses and a chair; leave one contact sheet."""
+    """Start the three services, teach a cat, sunglasses and a chair, render; one contact sheet."""
     started = time.monotonic()
     console = Console(stderr=True)
-    silence_loading()
-    with Progress(*_COLUMNS, console=console) as bar:
-        studio = Studio(BaseModel.load(base), out, steps, sampling_steps, seed, bar)
-        for concept in (TOM, SHADES, THRONE):
-            studio.learn(concept, KeyLock.LOCAL)
-        studio.learn(TOM, KeyLock.TRAINED_K)
-        sheet = studio.sheet()
-    path = out / "sheet.png"
-    sheet.save(path)
-    table = Table("adapter", "super-category", "key lock", "bytes", "trained in")
-    for (name, lock), adapter in studio.adapters.items():
-        size = (out / "adapters" / f"{name}-{lock.lower()}.safetensors").stat().st_size
-        category = adapter.metadata.super_category
-        table.add_row(name, category, lock, f"{size:,}", f"{studio.seconds[name, lock]:.0f} s")
-    console.print(table)
+    with (
+        console.status("starting Registry, Trainer and Renderer"),
+        installation(out / "platform", base) as connection,
+        Client(connection) as perfuse,
+    ):
+        console.print(f"ready after {time.monotonic() - started:.0f} s: {connection.registry}")
+        with Progress(*_COLUMNS, console=console) as bar:
+            studio = Studio(perfuse, out, steps, seed, bar)
+            learned = studio.learn(LESSONS)
+            task = bar.add_task("rendering", total=None)
+            story = Story(perfuse, out / "pictures", seed, sampling_steps)
+            sheet = story.sheet(lambda done, total: bar.update(task, completed=done, total=total))
+        path = out / "sheet.png"
+        sheet.save(path)
+        console.print(_table(learned, studio.seconds))
     typer.echo(f"{path}: {time.monotonic() - started:.0f} s in all")
 
 
 class Studio:
-    """Learns concepts and renders them, one base model throughout."""
+    """Teaches concepts through the Trainer, all at once.
 
-    def __init__(
-        self,
-        base: BaseModel,
-        out: Path,
-        steps: int,
-        sampling_steps: int,
-        seed: int,
-        bar: Progress,
-    ) -> None:
-        self._base, self._out, self._bar = base, out, bar
-        self._steps, self._sampling_steps, self._seed = steps, sampling_steps, seed
-        self.adapters: dict[tuple[str, KeyLock], Adapter] = {}
-        self.seconds: dict[tuple[str, KeyLock], float] = {}
+    Attributes:
+        seconds: from the first run's start to the last one's version.
+    """
 
-    def learn(self, concept: Concept, lock: KeyLock) -> None:
-        """Write the concept's pictures, learn it from them, and write the adapter."""
+    def __init__(self, perfuse: Client, out: Path, steps: int, seed: int, bar: Progress) -> None:
+        self._perfuse, self._out, self._bar = perfuse, out, bar
+        self._steps, self._seed = steps, seed
+        self.seconds = 0.0
+
+    def learn(self, lessons: Sequence[tuple[Concept, StoredLock, str]]) -> list[Version]:
+        """Have all learned in shared passes, publish, and point aliases at what came of them."""
+        started = time.monotonic()
+        runs = [self._start(concept, lock) for concept, lock, _ in lessons]
+        self._follow(runs)
+        self.seconds = time.monotonic() - started
+        versions = []
+        for run, (concept, lock, alias) in zip(runs, lessons, strict=True):
+            done = self._perfuse.training_runs.get(run.name)
+            if not done.version:
+                raise FailedPrecondition(
+                    f"{done.name} ended {done.state}: {done.error and done.error.message}"
+                )
+            self._perfuse.aliases.point(concept.name, alias, done.version)
+            found = self._perfuse.versions.download(done.version)
+            file = self._out / "adapters" / f"{concept.name}-{lock.lower()}.safetensors"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(found.adapter or b"")
+            versions.append(found.version)
+        return versions
+
+    def _start(self, concept: Concept, lock: StoredLock) -> TrainingRun:
         folder = self._out / "pictures" / concept.name
         concept.write_pictures(folder)
-        settings = TrainingSettings(
+        return self._perfuse.train(
+            concept.name,
+            [folder],
             super_category=concept.super_category,
-            placeholder=concept.name,
             key_lock=lock,
-            steps=self._steps,
-            seed=self._seed,
             # Mirrored stripes and tails are other identities in this world.
-            flip=0.0,
+            settings=TrainingSettings(steps=self._steps, seed=self._seed, flip=0.0),
         )
-        task = self._bar.add_task(f"learning <{concept.name}>, {lock}", total=self._steps)
-        started = time.monotonic()
-        adapter = train(
-            self._base,
-            read_folder(folder),
-            settings,
-            on_progress=lambda done: self._bar.update(task, completed=done.step),
+
+    def _follow(self, runs: Sequence[TrainingRun]) -> None:
+        """Show every run until it has ended."""
+        tasks = {
+            run.name: self._bar.add_task(
+                f"learning <{run.concept.rpartition('/')[2]}>, {run.key_lock}", total=self._steps
+            )
+            for run in runs
+        }
+        with ThreadPoolExecutor(len(runs)) as threads:
+            list(threads.map(lambda run: self._watch(run.name, tasks[run.name]), runs))
+
+    def _watch(self, name: str, task: TaskID) -> None:
+        for event in self._perfuse.training_runs.watch(name):
+            if isinstance(event, TrainingProgress):
+                self._bar.update(task, completed=event.step)
+            elif isinstance(event, StateChange) and event.state == "SUCCEEDED":
+                self._bar.update(task, completed=self._steps)
+
+
+def _table(versions: Sequence[Version], seconds: float) -> Table:
+    table = Table("version", "super-category", "key lock", "bytes", "digest")
+    table.caption = f"learned together in {seconds:.0f} s"
+    for version in versions:
+        short = version.name.partition("/concepts/")[2]
+        table.add_row(
+            short,
+            version.super_category,
+            version.key_lock,
+            f"{version.size_bytes:,}",
+            version.digest[:19],
         )
-        self.seconds[concept.name, lock] = time.monotonic() - started
-        file = self._out / "adapters" / f"{concept.name}-{lock.lower()}.safetensors"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        adapter.write(file)
-        # What is rendered is what the file holds, rounded to float16.
-        self.adapters[concept.name, lock] = Adapter.read(file, expect_base=self._base.fingerprint)
-
-    def render(self, plans: Sequence[ConditioningPlan], label: str) -> list[Image.Image]:
-        """One picture for each plan, all from the same seed so that rows compare."""
-        task = self._bar.add_task(label, total=1)
-        pictures: list[Image.Image] = generate(
-            self._base,
-            plans,
-            seeds=[self._seed] * len(plans),
-            steps=self._sampling_steps,
-            guidance=GUIDANCE,
-        )
-        self._bar.update(task, completed=1)
-        return pictures
-
-    def plan(
-        self, prompt: str, lock: KeyLock = KeyLock.GLOBAL, bias: float | None = None
-    ) -> ConditioningPlan:
-        """A plan for a prompt that names any of the learned concepts."""
-        stored = KeyLock.TRAINED_K if lock is KeyLock.TRAINED_K else KeyLock.LOCAL
-        concepts = [
-            PlannedConcept(name, adapter, bias=BIAS[lock] if bias is None else bias)
-            for (name, trained), adapter in self.adapters.items()
-            if trained is stored and f"<{name}>" in prompt
-        ]
-        return plan(self._base, prompt, concepts, key_lock=lock if concepts else None)
-
-    def sheet(self) -> Sheet:
-        """The whole story on one page."""
-        sheet = Sheet(
-            "Perfuse: three concepts from five pictures each, combined in new ones",
-            "Every concept is one file of about four kilobytes; the base model is never changed.",
-        )
-        sheet.section(
-            "1. What it was shown",
-            *(self._shown(concept) for concept in (TOM, SHADES, THRONE)),
-        )
-        plain = [self.plan(f"a photo of a cat {scene}") for scene in SCENES]
-        rows = [Row('the base alone\n"a photo of a cat ..."', self.render(plain, "base"), SCENES)]
-        for lock in (KeyLock.GLOBAL, KeyLock.LOCAL, KeyLock.TRAINED_K):
-            plans = [self.plan(f"a photo of a <tom> {scene}", lock) for scene in SCENES]
-            label = f'key lock {lock}\n"a photo of a <tom> ..."'
-            rows.append(Row(label, self.render(plans, f"<tom>, {lock}"), SCENES))
-        sheet.section("2. The concept in new scenes", *rows)
-        sheet.section("3. One number moves a finished concept", *self._sweeps())
-        sheet.section("4. Concepts trained apart, in one picture", *self._blends())
-        return sheet
-
-    def _shown(self, concept: Concept) -> Row:
-        folder = self._out / "pictures" / concept.name
-        pictures = [Image.open(path) for path in sorted(folder.glob("*.png"))]
-        return Row(f"<{concept.name}>, a kind of {concept.super_category}", pictures)
-
-    def _sweeps(self) -> list[Row]:
-        notes = [f"bias {bias:g}" for bias in BIASES]
-        rows = []
-        for prompt in ("a photo of a <tom> on the beach", "a dog with <shades> in a room"):
-            plans = [self.plan(prompt, KeyLock.LOCAL, bias) for bias in BIASES]
-            label = f'LOCAL, likeness to editability\n"{prompt}"'
-            rows.append(Row(label, self.render(plans, "bias sweep"), notes))
-        return rows
-
-    def _blends(self) -> list[Row]:
-        rows = []
-        for prompt in (
-            "a <tom> wearing <shades> {}",
-            "a <tom> sitting on a <throne> {}",
-            "a <tom> wearing <shades> sitting on a <throne> {}",
-        ):
-            plans = [self.plan(prompt.format(scene), KeyLock.GLOBAL) for scene in SCENES]
-            label = f'"{prompt.format("...")}"'.replace(" sitting", "\n sitting")
-            rows.append(Row(label, self.render(plans, "blend"), SCENES))
-        return rows
+    return table
 
 
 if __name__ == "__main__":

@@ -234,6 +234,13 @@ class TestBadAnswers:
         with script(page) as (store, _):
             refused(store, "get")
 
+    @pytest.mark.parametrize("kind", ["application/xml", "text/xml", "Text/XML; charset=utf-8"])
+    def test_a_missing_object_is_told_by_either_name_of_xml(self, kind: str) -> None:
+        body = b"<Error><Code>NoSuchKey</Code></Error>"
+        answer = http("404 Not Found", body, f"Content-Type: {kind}")
+        with script(answer) as (store, _), pytest.raises(DataLoss):
+            store.get("t", DIGEST)
+
     @pytest.mark.parametrize("cut", [1, len(BYTES) // 2, len(BYTES)])
     def test_a_body_that_breaks_off_is_no_data_loss(self, cut: int) -> None:
         with script(http("200 OK", BYTES)[:-cut]) as (store, _):

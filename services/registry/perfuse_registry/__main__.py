@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -184,6 +185,9 @@ async def _serve(settings: RegistrySettings) -> None:
     server = Server.from_settings(settings, edge, ready=ready)
     server.add(add_RegistryServiceServicer_to_server, RegistryServicer(registry, edge))
     server.on_close(close)
+    # All that was made until now stays: the collector of cycles need not go through it ever again.
+    gc.collect()
+    gc.freeze()
     await server.run()
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
+from typing import Any
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
@@ -90,7 +91,7 @@ class S3Blobs(CheckedBlobs):
             # The wait that a server asks for could outlast our caller's patience.
             respect_retry_after_header=False,
         )
-        pool = urllib3.PoolManager(
+        pool = _Pool(
             maxsize=connections,
             timeout=urllib3.Timeout(connect=connect_seconds, read=read_seconds),
             retries=retries,
@@ -176,6 +177,22 @@ class S3Blobs(CheckedBlobs):
                 if item.object_name is None or item.size is None or item.last_modified is None:
                     raise IncompleteAnswer("an entry without name, size or date")
                 yield Entry(item.object_name, item.size, item.last_modified)
+
+
+class _Pool(urllib3.PoolManager):
+    """Connections whose answers are XML under one of its two names (RFC 7303).
+
+    The client knows `application/xml` alone, and takes an error that comes as `text/xml` (as
+    rclone's do, a missing key among them) for no answer at all.
+    """
+
+    def urlopen(self, *args: Any, **options: Any) -> urllib3.BaseHTTPResponse:
+        """As the base's."""
+        answer: urllib3.BaseHTTPResponse = super().urlopen(*args, **options)
+        kind = answer.headers.get("Content-Type", "")
+        if kind.split(";")[0].strip().lower() == "text/xml":
+            answer.headers["Content-Type"] = "application/xml"
+        return answer
 
 
 class IncompleteAnswer(ValueError):

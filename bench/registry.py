@@ -2,12 +2,11 @@
 
     python -m bench.registry [--quick] [--out FOLDER]
 
-Ours runs over PostgreSQL with an S3 server, over SQLite with a directory, and over PostgreSQL with
-a directory, since the S3 server is one for tests (moto, in Python and in memory) that spends more
-on an object than we do; its CPU is told apart. Ours and MLflow have as many processes each, on the
-same PostgreSQL server. Each operation is measured on all in turn, and all operations again in every
-round, so that whatever else the machine does meets all of them. Who calls is a process of its own
-(`registry_load`).
+Ours runs over PostgreSQL with an S3 server, over PostgreSQL with a directory, and over SQLite with
+a directory. The record says which S3 server it was (`registry_store`); its CPU is told apart. Ours
+and MLflow have as many processes each, on the same PostgreSQL server. Each operation is measured on
+all in turn, and all operations again in every round, so that whatever else the machine does meets
+all of them. Who calls is a process of its own (`registry_load`).
 
 What each does for a new version is not the same: "create" stores 30 KB in ours and a row in MLflow,
 "publish" stores 30 KB in both; `registry_filling` says it in full, and what the databases hold.
@@ -31,7 +30,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from bench import registry_mlflow, registry_servers
+from bench import registry_mlflow, registry_servers, registry_store
 from bench.registry_callers import Job
 from bench.registry_figures import THEIRS, Record, describe
 from bench.registry_filling import PAGE, fill_mlflow, fill_registry, holds
@@ -141,7 +140,7 @@ def contenders(folder: Path, plan: Plan, mlflow: Path | None) -> Iterator[dict[s
         enter = stack.enter_context
         used = " ".join(plan.servers)
         postgres = enter(registry_servers.postgres()) if mlflow or "PostgreSQL" in used else None
-        endpoint, store = enter(registry_servers.s3(folder)) if "S3" in used else ("", 0)
+        endpoint, store = enter(registry_store.s3(folder)) if "S3" in used else ("", 0)
         found: dict[str, Contender] = {}
         for index, name in enumerate(plan.servers):
             pids = {}
@@ -216,6 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = {
         **describe({**vars(plan), "page": PAGE, "adapter_bytes": len(adapter())}, measured),
         "workers": registry_mlflow.WORKERS,
+        "s3": registry_store.described(),
         "mlflow": registry_mlflow.versions(python),
     }
     Console().print(table(record))

@@ -79,7 +79,7 @@ def describe(plan: dict[str, Any], measured: dict[str, dict[str, Any]]) -> dict[
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "plan": plan,
-        "versions": {name: version(name) for name in ("grpcio", "sqlalchemy", "psycopg", "moto")},
+        "versions": {name: version(name) for name in ("grpcio", "sqlalchemy", "psycopg")},
         "measured": measured,
         "ratio_to_mlflow": ratios(measured),
         "largest_to_smallest_list": flatness(measured, plan["sizes"]),

@@ -114,26 +114,6 @@ def process(arguments: Sequence[str], log: Path, **environment: str) -> Iterator
         running.wait()
 
 
-@contextmanager
-def s3(folder: Path) -> Iterator[tuple[str, int]]:
-    """An S3 server that keeps objects in memory, with a bucket `adapters`: endpoint and process."""
-    from minio import Minio
-
-    port = free_port()
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with process(command, folder / "s3.log") as pid:
-        await_port(port, folder / "s3.log")
-        client = Minio(
-            f"127.0.0.1:{port}",
-            access_key="bench",
-            secret_key="bench",
-            secure=False,
-            region="us-east-1",
-        )
-        client.make_bucket("adapters")
-        yield f"http://127.0.0.1:{port}", pid
-
-
 class Registry:
     """Ours, running.
 

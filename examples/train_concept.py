@@ -1,4 +1,4 @@
-"""Teach a concept from pictures and point `prod` at what came of it.
+"""Teach a concept from a folder of pictures and point `prod` at what came of it.
 
 python examples/train_concept.py tom cat pictures/tom
 """
@@ -7,15 +7,12 @@ import sys
 
 from perfuse.client import Client, TrainingProgress, TrainingSettings
 
-concept, super_category, *pictures = sys.argv[1:]
+concept, super_category, pictures, *steps = sys.argv[1:]
+# No mirrored pictures: this cat's left and right differ.
+settings = TrainingSettings(flip=0.0, steps=int(steps[0]) if steps else 200)
 
 with Client() as perfuse:
-    run = perfuse.train(
-        concept,
-        pictures,
-        super_category=super_category,
-        settings=TrainingSettings(flip=0.0, steps=200),  # no mirrored stripes
-    )
+    run = perfuse.train(concept, [pictures], super_category=super_category, settings=settings)
     for event in perfuse.training_runs.watch(run.name):
         if isinstance(event, TrainingProgress):
             print(f"step {event.step} of {event.steps}, loss {event.loss:.3f}", end="\r")

@@ -9,7 +9,7 @@ AGAINST ?= HEAD
 # diffusers' imports remark on picture processors that nothing here uses.
 export TRANSFORMERS_VERBOSITY := error
 
-.PHONY: help install demo test lint types proto reference descriptors client breaking bench bench-registry bench-renderer bench-trainer clean
+.PHONY: help install demo test lint types proto reference descriptors client breaking bench bench-registry bench-renderer bench-trainer fidelity fidelity-quick clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ demo: $(READY) ## Learn three concepts from pictures and combine them: demo/shee
 	$(BIN)/python -m perfuse_toybox.demo --out demo
 
 test: lint types ## Lint, types and all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## Style and formatting, of the protos too
 	$(BIN)/ruff check .
@@ -61,6 +61,12 @@ bench-renderer: $(READY) ## The Renderer beside stock diffusers, and under load
 
 bench-trainer: $(READY) ## Training beside textual inversion, and packed beside one by one
 	$(BIN)/python -m bench.trainer
+
+fidelity: $(READY) ## The paper's claims, measured: docs/fidelity.md; hours, stopped and gone on with at will
+	$(BIN)/python -m bench.fidelity
+
+fidelity-quick: $(READY) ## The same in small: 3 concepts, ten minutes on two cores
+	$(BIN)/python -m bench.fidelity --quick
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

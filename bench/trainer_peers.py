@@ -105,19 +105,23 @@ class LeanTextualInversion:
     Args:
         base: The base model.
         learning: Gives the prompts and the word that the placeholder starts from.
+        rate: AdamW's learning rate.
+
+    Attributes:
+        words: Text encoder's name → the word embedding, trained.
     """
 
-    def __init__(self, base: BaseModel, learning: Learning) -> None:
+    def __init__(self, base: BaseModel, learning: Learning, rate: float = _RATE) -> None:
         self._objective, self._base, self._learning = Objective(base), base, learning
-        self._words = {
+        self.words = {
             name: nn.Parameter(word.detach().clone()) for name, word in learning.embeddings.items()
         }
-        self._optimiser = torch.optim.AdamW(self._words.values(), lr=_RATE)
+        self._optimiser = torch.optim.AdamW(self.words.values(), lr=rate)
 
     def step(self, batch: Batch) -> Tensor:
         """The loss of one optimiser step."""
         prompts = [self._learning.prompts[index] for index in batch.templates.tolist()]
-        supplied = {self._learning.settings.placeholder: self._words}
+        supplied = {self._learning.settings.placeholder: self.words}
         encodings = encode_tokens(self._base, prompts, [supplied] * len(prompts)).encodings
         loss = self._objective.loss(batch, batch.latents, encodings)
         loss.backward()

@@ -156,16 +156,20 @@ class Evaluator:
                 f"figure is {figure!r}; it must be 'subject', 'worn' or 'seat'. Choose one of them."
             )
         _check_pairs(len(a), len(b), "pictures", "pictures")
-        left, right = self._probabilities(a), self._probabilities(b)
+        left, right = self.probabilities(a), self.probabilities(b)
         overlaps = [(left[head] * right[head]).sqrt().sum(-1) for head in heads]
         return torch.stack(overlaps).mean(0).clamp(0.0, 1.0)
 
     def read(self, pixels: Tensor) -> list[Reading]:
         """What each picture of `[N, 3, 32, 32]` uint8 shows."""
-        return readings(self._probabilities(pixels))
+        return readings(self.probabilities(pixels))
 
     @torch.no_grad()
-    def _probabilities(self, pixels: Tensor) -> dict[str, Tensor]:
+    def probabilities(self, pixels: Tensor) -> dict[str, Tensor]:
+        """What is read in pictures `[N, 3, 32, 32]` uint8: head → `[N, words]`, 0 to 1.
+
+        The heads and their words are `evaluator_attributes.HEADS`.
+        """
         logits = self._towers.logits(self._trunk(pixels))
         return {head: values.softmax(-1).cpu() for head, values in logits.items()}
 

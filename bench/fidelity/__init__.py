@@ -1,0 +1,1 @@
+"""Fidelity: the paper's claims, measured on the toybox base; `docs/fidelity.md` is written here."""

@@ -15,6 +15,7 @@ from perfuse.cli import (
     aliases,
     base,
     concepts,
+    doctor,
     exchange,
     rendering,
     runs,
@@ -37,6 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(up.up)
+app.command()(doctor.doctor)
 app.command()(training.train)
 app.add_typer(runs.app, name="runs")
 app.command()(rendering.render)

@@ -1,10 +1,11 @@
-"""Fixtures shared by the whole suite: the tiny base models of `bases`, made once a session.
+"""Shared by the whole suite: the order of its files, and the tiny base models of `bases`.
 
-The directories are shared; a test that writes into one takes a copy.
+The models' directories are shared; a test that writes into one takes a copy.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,36 @@ if TYPE_CHECKING:
 
     from perfuse.attach import BaseModel
 
+# Two processes test on two cores: more threads would wait for one another, and tiny models take
+# longer on two than on one. Before torch is imported, and for every process that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
+
+LONG = (
+    "trainer/test_trainer_process.py",
+    "renderer/test_renderer_process.py",
+    "renderer/test_compiled.py",
+    "renderer/test_serve_backend.py",
+    "trainer/test_deaths.py",
+    "trainer/test_packing.py",
+    "bench/test_renderer_bench.py",
+    "trainer/test_command.py",
+    "renderer/test_engine_machine.py",
+    "trainer/test_loop.py",
+    "trainer/test_worker.py",
+    "renderer/test_memory.py",
+    "renderer/test_service.py",
+    "toybox/test_base.py",
+    "bench/test_trainer_bench.py",
+)
+"""Files of half a minute and more: they begin first, so that none is left running alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort whole files, the long ones first; keep the order within each."""
+    here = Path(__file__).parent
+    place = {here / name: index for index, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from perfuse.client import (
     RenderSettings,
     TrainingSettings,
 )
-from perfuse.client.reading import _training_settings
+from perfuse.client.reading_trainer import training_settings as read_training_settings
 from perfuse.client.uploads import read_pictures
 from perfuse.client.writing import Names, key_lock, render_settings, training_settings
 from perfuse.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -94,7 +94,7 @@ class TestSettings:
     )
     def test_of_training_come_back_as_they_went(self, said: TrainingSettings) -> None:
         sent = training_settings(said)
-        assert _training_settings(type(sent).FromString(sent.SerializeToString())) == said
+        assert read_training_settings(type(sent).FromString(sent.SerializeToString())) == said
 
     def test_of_renders_carry_every_field(self) -> None:
         said = RenderSettings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from perfuse.client import reading
+from perfuse.client import reading_registry as reading
 from perfuse.client._async.calls import Calls
 from perfuse.client.resources import Concept
 from perfuse.client.writing import request_id_or_new

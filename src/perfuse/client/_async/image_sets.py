@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from perfuse.client import reading
+from perfuse.client import reading_trainer as reading
 from perfuse.client._async.calls import Calls
 from perfuse.client.channels import aio_pause
 from perfuse.client.training import ImageSet

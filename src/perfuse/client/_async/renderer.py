@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from perfuse.client import reading
+from perfuse.client import reading_renderer as reading
 from perfuse.client._async.calls import Calls
 from perfuse.client.rendering import (
     RenderedImage,

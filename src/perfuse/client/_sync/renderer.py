@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from perfuse.client import reading
+from perfuse.client import reading_renderer as reading
 from perfuse.client._sync.calls import Calls
 from perfuse.client.rendering import (
     RenderedImage,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
-from perfuse.client import reading
+from perfuse.client import reading_trainer as reading
 from perfuse.client._sync.calls import Calls
 from perfuse.client.channels import sync_pause
 from perfuse.client.resources import StoredLock

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perfuse.adapter.header import digest as digest_of
-from perfuse.client import reading
+from perfuse.client import reading_registry as reading
 from perfuse.client._sync.calls import Calls
 from perfuse.client.resources import Blend, Compatibility, ConceptPair, Download, Version
 from perfuse.client.writing import file_bytes, request_id_or_new

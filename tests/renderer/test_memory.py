@@ -76,9 +76,11 @@ def test_a_thousand_renders_leave_memory_flat(tiny_sd15: BaseModel) -> None:
     size = len(source._files[0][1])
     nothing = unconditional(base)
     one = sum(tensor.nbytes for tensor in (*nothing.keys, *nothing.values, nothing.encodings))
-    # Room for far less than comes by: both turn over all the time.
+    # Room for far less than comes by: all of it turns over all the time.
     pool = AdapterPool(source, max_bytes=8 * size)
-    planner = Planner(base, pool, max_bytes=8 * one)
+    planner = Planner(
+        base, pool, max_bytes=8 * one, max_text_bytes=one, max_concept_bytes=16 * size
+    )
     engine = Engine(base, EngineSettings(max_lanes=8))
 
     async def ask(number: int) -> Listener:

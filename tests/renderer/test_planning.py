@@ -73,6 +73,50 @@ def test_the_same_prompt_is_planned_once(planner: Planner) -> None:
     run(work())
 
 
+def test_those_who_ask_at_once_wait_for_one_plan(planner: Planner) -> None:
+    async def work() -> None:
+        asking = [
+            asyncio.create_task(planner.plan(Asker("acme", TOKEN), "a <tom>", NONE, None))
+            for _ in range(8)
+        ]
+        # Whoever asked first goes away; the others must not lose their plan by it.
+        while not planner._flights:
+            await asyncio.sleep(0)
+        asking[0].cancel()
+        made = await asyncio.gather(*asking[1:])
+        assert len({id(each.plan) for each in made}) == 1
+        assert planner.computed == 1
+        assert not planner._flights
+
+    run(work())
+
+
+def test_a_plan_that_nobody_waits_for_is_not_made(planner: Planner) -> None:
+    async def work() -> None:
+        asking = [
+            asyncio.create_task(planner.plan(ACME, f"a <tom> {number}", NONE, None))
+            for number in range(8)
+        ]
+        while len(planner._flights) < 8:
+            await asyncio.sleep(0)
+        for each in asking[1:]:
+            each.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        # Whoever's turn it was may have been under way.
+        assert planner.computed <= 2
+        assert not planner._flights
+        await planner.plan(ACME, "a <tom> 7", NONE, None)
+
+    run(work())
+
+
+def test_a_refused_prompt_is_refused_again(planner: Planner) -> None:
+    for _ in range(2):
+        with pytest.raises(PromptRefused, match="the limit falls after"):
+            run(planner.plan(ACME, "cat " * 90, NONE, None))
+    assert not planner._flights
+
+
 def test_two_ways_to_name_one_version_are_one_concept(planner: Planner) -> None:
     planned = run(planner.plan(ACME, "<tom> and <tom@latest>", NONE, None))
     assert len(planned.plan.similarity) == 1

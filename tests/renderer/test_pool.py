@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def test_a_new_process_finds_its_adapters_on_disk(
 ) -> None:
     async def work() -> None:
         await pool.get("acme", TOM.version(1), TOKEN)
+        await pool.written()
         again = AdapterPool(shelf, tmp_path / "disk", clock=clock)
         assert (await again.get("acme", TOM.version(1), TOKEN)).adapter.digest == shelf.digests[0]
         assert shelf.downloads == 1
@@ -153,9 +155,50 @@ def test_memory_and_disk_are_bounded(shelf: Shelf, clock: Clock, tmp_path: Path)
         )
         for number in (1, 2, 3, 4):
             await pool.get("acme", TOM.version(number), TOKEN)
+            await pool.written()
         assert pool.count == 2
         assert pool.size_bytes <= room
         assert len(list((tmp_path / "disk").iterdir())) == 2
+
+    run(work())
+
+
+def test_the_longest_unused_leave_the_disk_whoever_put_them_there(
+    shelf: Shelf, clock: Clock, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        home, room = tmp_path / "disk", 3 * len(shelf.files[0]) + 10
+
+        def pool() -> AdapterPool:
+            return AdapterPool(shelf, home, max_bytes=1, max_disk_bytes=room, clock=clock)
+
+        first = pool()
+        for number in (1, 2, 3):
+            await first.get("acme", TOM.version(number), TOKEN)
+            await first.written()
+            file = home / f"{shelf.digests[number - 1].removeprefix('sha256:')}.safetensors"
+            os.utime(file, (number, number))
+        second = pool()
+        # Used again, and so no longer the oldest.
+        await second.get("acme", TOM.version(1), TOKEN)
+        await second.get("acme", TOM.version(4), TOKEN)
+        await second.written()
+        left = {f"sha256:{file.stem}" for file in home.iterdir()}
+        assert left == {shelf.digests[index] for index in (0, 2, 3)}
+
+    run(work())
+
+
+def test_a_disk_that_takes_nothing_holds_nobody_up(
+    shelf: Shelf, clock: Clock, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        pool = AdapterPool(shelf, tmp_path / "disk", clock=clock)
+        (tmp_path / "disk").rmdir()
+        (tmp_path / "disk").write_text("a file where the folder was")
+        assert (await pool.get("acme", TOM.version(1), TOKEN)).adapter.digest == shelf.digests[0]
+        await pool.written()
+        assert pool.count == 1
 
     run(work())
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 from perfuse.attach import (
     BaseModel,
     ConditioningPlan,
     Named,
     PlannedConcept,
+    PreparedConcept,
     Prompt,
+    TextEncoding,
     gate_parameters,
     plan,
+    prepare_concept,
 )
 from perfuse.errors import BaseModelMismatch, InvalidArgument
 from perfuse.method import KeyLock
 from perfuse.names import VersionName
+from perfuse_renderer.kept import Kept
 from perfuse_renderer.pool import AdapterPool, PooledAdapter
 from perfuse_renderer.prompts import Part, Placeholder, parse_prompt, placeholders
+from perfuse_renderer.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +69,52 @@ class Asker:
     authorization: str = field(repr=False)
 
 
+@dataclass(slots=True)
+class _Flight:
+    """A plan that is being made, and how many wait for it."""
+
+    task: asyncio.Task[ConditioningPlan]
+    waiting: int = 0
+
+
 class Planner:
     """Plans prompts for one resident base model.
+
+    One thread plans, so that planning takes no more of the machine from the denoiser than that,
+    and the first of several plans is not as late as the last. Tenants take turns at it.
 
     Args:
         base: the base model.
         pool: where adapters come from.
         max_bytes: of plans kept; the same prompt with another seed is planned no second time.
+        max_text_bytes: of text encodings kept; the same text with the same concepts is encoded no
+            second time, whatever their bias, temperature and key lock.
+        max_concept_bytes: of prepared concepts kept; a concept that comes again in another prompt
+            is not projected again.
+
+    Attributes:
+        computed: plans made so far.
     """
 
-    def __init__(self, base: BaseModel, pool: AdapterPool, max_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        pool: AdapterPool,
+        max_bytes: int = 1 << 30,
+        *,
+        max_text_bytes: int = 1 << 27,
+        max_concept_bytes: int = 1 << 27,
+    ) -> None:
         self._base = base
         self._pool = pool
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._plans: OrderedDict[object, tuple[ConditioningPlan, int]] = OrderedDict()
+        self._plans: Kept[Hashable, ConditioningPlan] = Kept(max_bytes, _plan_bytes)
+        self._texts: Kept[str, TextEncoding] = Kept(max_text_bytes, _text_bytes)
+        self._concepts: Kept[str, PreparedConcept] = Kept(
+            max_concept_bytes, lambda concept: concept.nbytes
+        )
+        self._flights: dict[Hashable, _Flight] = {}
+        self._turns = Turns()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="perfuse-planner")
         self.computed = 0
 
     async def plan(
@@ -120,23 +156,56 @@ class Planner:
             (max_chunks, min_chunks),
             tuple((c.name, digests[c.name], c.bias, c.temperature) for c in concepts),
         )
-        kept = self._plans.get(key)
-        if kept is None:
-            made = await asyncio.to_thread(
-                plan,
-                self._base,
-                cut,
-                concepts,
-                key_lock=key_lock,
-                max_chunks=max_chunks,
-                min_chunks=min_chunks,
-            )
-            self.computed += 1
-            self._keep(key, made)
-        else:
-            self._plans.move_to_end(key)
-            made = kept[0]
+        made = self._plans.get(key)
+        if made is None:
+
+            def make() -> ConditioningPlan:
+                return plan(
+                    self._base,
+                    cut,
+                    [self._prepared(concept, digests[concept.name]) for concept in concepts],
+                    key_lock=key_lock,
+                    max_chunks=max_chunks,
+                    min_chunks=min_chunks,
+                    store=self._texts,
+                )
+
+            made = await self._once(asker.tenant, key, make)
         return PlannedPrompt(made, _record(found, concepts, made.key_lock))
+
+    def _prepared(self, concept: PlannedConcept, digest: str) -> PlannedConcept:
+        """The concept with what no prompt changes of it; computed here the first time."""
+        ready = self._concepts.get(digest)
+        if ready is None:
+            ready = prepare_concept(self._base, concept.adapter)
+            self._concepts.put(digest, ready)
+        return replace(concept, adapter=ready.adapter, prepared=ready)
+
+    async def _once(
+        self, tenant: str, key: Hashable, make: Callable[[], ConditioningPlan]
+    ) -> ConditioningPlan:
+        """The plan of a key, made once for all who ask meanwhile, as long as anyone waits."""
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = _Flight(asyncio.ensure_future(self._make(tenant, key, make)))
+            self._flights[key] = flight
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and self._flights.get(key) is flight:
+                del self._flights[key]
+                flight.task.cancel()
+
+    async def _make(
+        self, tenant: str, key: Hashable, make: Callable[[], ConditioningPlan]
+    ) -> ConditioningPlan:
+        async with self._turns.turn(tenant):
+            made = await asyncio.get_running_loop().run_in_executor(self._thread, make)
+        self.computed += 1
+        self._plans.put(key, made)
+        return made
 
     async def _fetch(
         self,
@@ -168,16 +237,13 @@ class Planner:
         pooled = await asyncio.gather(*map(get, first.values()))
         return dict(zip(first, pooled, strict=True))
 
-    def _keep(self, key: object, made: ConditioningPlan) -> None:
-        tensors = [*made.keys, *made.values, made.encodings]
-        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        if key in self._plans:
-            return
-        self._plans[key] = (made, size)
-        self._bytes += size
-        while self._bytes > self._max_bytes and len(self._plans) > 1:
-            _, (_, dropped) = self._plans.popitem(last=False)
-            self._bytes -= dropped
+
+def _plan_bytes(made: ConditioningPlan) -> int:
+    return sum(tensor.nbytes for tensor in (*made.keys, *made.values, made.encodings))
+
+
+def _text_bytes(encoding: TextEncoding) -> int:
+    return sum(tensor.nbytes for tensor in encoding if tensor is not None)
 
 
 def _planned(

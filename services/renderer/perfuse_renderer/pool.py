@@ -12,8 +12,6 @@ Registry has answered for the caller.
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -26,6 +24,7 @@ from perfuse.adapter.header import digest as digest_of
 from perfuse.client.registry import FoundVersion
 from perfuse.errors import DataLoss, Unavailable
 from perfuse.names import VersionName
+from perfuse_renderer.adapter_disk import AdapterDisk
 
 FRESH_SECONDS = 5.0
 STALE_SECONDS = 3600.0
@@ -79,7 +78,7 @@ class AdapterPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
-        self._disk = _Disk(directory, max_disk_bytes) if directory else None
+        self._disk = AdapterDisk(directory, max_disk_bytes) if directory else None
         self._max_bytes = max_bytes
         self._clock = clock
         self._names: OrderedDict[tuple[str, VersionName], tuple[float, FoundVersion]]
@@ -87,6 +86,7 @@ class AdapterPool:
         self._adapters: OrderedDict[str, tuple[Adapter, int]] = OrderedDict()
         self._bytes = 0
         self._flights: dict[object, asyncio.Task[Any]] = {}
+        self._writing: set[asyncio.Future[None]] = set()
 
     @property
     def count(self) -> int:
@@ -146,8 +146,9 @@ class AdapterPool:
 
     async def _load(self, version: FoundVersion, authorization: str) -> Adapter:
         data = None
-        if self._disk is not None:
+        if self._disk is not None and version.digest in self._disk:
             data = await asyncio.to_thread(self._disk.read, version.digest)
+        came = data is None
         if data is None:
             _, data = await self._source.adapter(version.name, authorization)
             if digest_of(data) != version.digest:
@@ -155,11 +156,19 @@ class AdapterPool:
                     f"the bytes that came for {version.name} are not those of {version.digest}. "
                     "Ask the Registry's operator to verify"
                 )
-            if self._disk is not None:
-                await asyncio.to_thread(self._disk.write, version.digest, data)
         adapter = await asyncio.to_thread(Adapter.from_bytes, data)
         self._keep(version.digest, adapter, len(data))
+        if came and self._disk is not None:
+            # Nobody waits for the disk: it is for the processes that come after this one.
+            loop = asyncio.get_running_loop()
+            writing = loop.run_in_executor(None, self._disk.write, version.digest, data)
+            self._writing.add(writing)
+            writing.add_done_callback(self._writing.discard)
         return adapter
+
+    async def written(self) -> None:
+        """Wait until everything that came so far is on disk, or was refused by it."""
+        await asyncio.gather(*self._writing)
 
     def _keep(self, digest: str, adapter: Adapter, size: int) -> None:
         self._adapters[digest] = (adapter, size)
@@ -182,46 +191,3 @@ class AdapterPool:
         if not flight.cancelled():
             # All who asked may have gone away; then nobody else looks at what went wrong.
             flight.exception()
-
-
-class _Disk:
-    """Adapter files by digest in a folder of our own; a damaged one counts as absent."""
-
-    def __init__(self, directory: Path, max_bytes: int) -> None:
-        self._directory = directory
-        self._max_bytes = max_bytes
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-    def read(self, digest: str) -> bytes | None:
-        path = self._path(digest)
-        try:
-            data = path.read_bytes()
-        except OSError:
-            return None
-        if digest_of(data) != digest:
-            path.unlink(missing_ok=True)
-            return None
-        os.utime(path)
-        return data
-
-    def write(self, digest: str, data: bytes) -> None:
-        """Keep the bytes if the disk will have them; a cache that cannot is still a cache."""
-        draft = self._directory / f".{secrets.token_hex(8)}.tmp"
-        try:
-            draft.write_bytes(data)
-            draft.replace(self._path(digest))
-            self._make_room()
-        except OSError:
-            draft.unlink(missing_ok=True)
-
-    def _make_room(self) -> None:
-        files = [(path.stat(), path) for path in self._directory.glob("*.safetensors")]
-        total = sum(stat.st_size for stat, _ in files)
-        for stat, path in sorted(files, key=lambda entry: entry[0].st_mtime):
-            if total <= self._max_bytes:
-                return
-            path.unlink(missing_ok=True)
-            total -= stat.st_size
-
-    def _path(self, digest: str) -> Path:
-        return self._directory / f"{digest.removeprefix('sha256:')}.safetensors"

@@ -32,7 +32,8 @@ class RendererSettings(ServingSettings):
         max_waiting_of_tenant: pictures in the queue, one tenant's.
         adapter_directory: where adapters are kept on disk; None for memory alone.
         adapter_megabytes: of adapters in memory.
-        plan_megabytes: of plans in memory.
+        plan_megabytes: of plans in memory; an eighth as much again of text encodings, and of
+            concepts made ready for planning.
         backend: `local` steps rows in this process; `serve` in replicas that Ray Serve runs, each
             a process of its own.
         ray_address: of a running cluster, as `auto` or `host:port`; None starts Ray here, and ends

@@ -110,7 +110,8 @@ def _prepared(directory: Path, device: str, dtype: str) -> BaseModel:
 def _studio(
     name: str, base: BaseModel, backend: Backend, pool: AdapterPool, settings: RendererSettings
 ) -> Studio:
-    planner = Planner(base, pool, settings.plan_megabytes << 20)
+    plans = settings.plan_megabytes << 20
+    planner = Planner(base, pool, plans, max_text_bytes=plans >> 3, max_concept_bytes=plans >> 3)
     return Studio(name, base, planner, backend, settings.guidance)
 
 

@@ -40,16 +40,16 @@ class PreparedConcept:
 
     @property
     def nbytes(self) -> int:
-        """What its tensors take, the adapter's own not counted."""
-        tensors = (
-            self.target_input,
-            self.dual_input,
-            self.value_input,
-            self.key_input,
-            self.value_output,
-            self.locked_key_output,
-        )
-        return sum(tensor.nbytes for tensor in tensors)
+        """What its tensors take, those of the adapter included."""
+        adapter = self.adapter
+        held = [
+            *(self.target_input, self.dual_input, self.value_input, self.key_input),
+            *(self.value_output, self.locked_key_output),
+            *(adapter.target_input, adapter.super_category_encoding, adapter.value_output),
+            *adapter.embeddings.values(),
+            *([] if adapter.key_output is None else [adapter.key_output]),
+        ]
+        return sum({id(tensor): tensor.nbytes for tensor in held}.values())
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import typer
 
 from perfuse.cli.options import read_numbers, read_pairs, read_size
 from perfuse.cli.render_options import concept_settings, drawn_seeds, name_of, settled
-from perfuse.cli.sweep import biases
+from perfuse.cli.sweep import biases, only_concept
 from perfuse.cli.training import masks_of
 from perfuse.client import ConceptSettings, Picture
 from perfuse.errors import NotFound
@@ -101,3 +101,11 @@ def test_masks_are_found_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.png").unlink()
     with pytest.raises(NotFound, match=r"a\.jpg has no mask"):
         masks_of(pictures, tmp_path)
+
+
+def test_the_only_concept_of_a_prompt_needs_no_option() -> None:
+    assert only_concept("a photo of <tom@7>") == "tom@7"
+    assert only_concept(r"<tom> \<3 and <tom>") == "tom"
+    for prompt in ("a photo", "<tom> and <shades>"):
+        with pytest.raises(typer.BadParameter, match="--concept"):
+            only_concept(prompt)

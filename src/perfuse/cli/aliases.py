@@ -9,7 +9,7 @@ import typer
 from perfuse.cli.options import Json, complete_concept, connect
 from perfuse.cli.output import document, say, table
 from perfuse.cli.versions import Version, short_version
-from perfuse.errors import AlreadyExists, EtagMismatch, NotFound
+from perfuse.errors import Aborted, AlreadyExists, EtagMismatch, NotFound
 from perfuse.names import VersionName
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ def promote(
                 moved = client.aliases.create(concept, alias, target)
             else:
                 moved = found if before == target else client.aliases.move(found, target)
-        except (AlreadyExists, EtagMismatch) as error:
+        except (Aborted, AlreadyExists) as error:
             lost = EtagMismatch(
                 f"someone else moved {concept}@{alias} at the same moment, and it was left where "
                 f"they put it. See perfuse alias history {concept} {alias}, and promote again if "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -27,10 +28,10 @@ def sweep(
         str,
         typer.Option(
             metavar="CONCEPT",
-            help="Whose bias changes; as the prompt has it in brackets.",
+            help="Whose bias changes; needed where the prompt names several.",
             autocompletion=complete_concept,
         ),
-    ],
+    ] = "",
     low: Annotated[float, typer.Option("--from", help="The first bias: likeness.")] = 0.3,
     high: Annotated[float, typer.Option("--to", help="The last bias: editability.")] = 0.9,
     count: Annotated[int, typer.Option("--count", help="Biases, evenly apart.")] = 7,
@@ -57,7 +58,7 @@ def sweep(
     The bias is where a concept sets in: lower is closer to its looks, higher lets the prompt
     change more of it. The sheet shows which one a prompt wants.
     """
-    name, placeholder = name_of(prompt, name), concept.strip("<>")
+    name, placeholder = name_of(prompt, name), concept.strip("<>") or only_concept(prompt)
     seeds, wanted = settled(seed, rows)
     seeds = seeds or drawn_seeds(wanted or 2)
     width, height = read_size(size)
@@ -103,6 +104,19 @@ def sweep(
         say(str(path))
     say(str(sheet))
     show_in_terminal(sheet, list(zip(*columns.values(), strict=True)))
+
+
+def only_concept(prompt: str) -> str:
+    """The one placeholder of a prompt.
+
+    Raises:
+        typer.BadParameter: there is none, or another one beside it.
+    """
+    found: list[str] = sorted(set(re.findall(r"(?<!\\)<([^<>]+)>", prompt)))
+    if len(found) != 1:
+        said = f"names {', '.join(found)}" if found else "names no concept, as <tom>"
+        raise typer.BadParameter(f"the prompt {said}; say with --concept whose bias changes")
+    return found[0]
 
 
 def biases(low: float, high: float, count: int) -> tuple[float, ...]:

@@ -166,5 +166,5 @@ def _installed(package: str) -> bool:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the lowest one above it that exists."""
-    return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
+    """The folder, or the lowest place above it that exists, which may be no folder."""
+    return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())

@@ -39,15 +39,19 @@ class Lora:
         learning: Gives the super-category.
         rate: AdamW's learning rate.
         seed: Of the first values.
+
+    Attributes:
+        denoiser: The base's, with peft's layers in it.
     """
 
     def __init__(self, base: BaseModel, learning: Learning, rate: float, seed: int) -> None:
         self._objective = Objective(base)
+        self.denoiser = self._objective.unet
         names = [f"{layer.name}.{part}" for layer in base.layers for part in ("to_k", "to_v")]
         torch.manual_seed(seed)
         config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=names)
-        inject_adapter_in_model(config, self._objective.unet)
-        trained = [one for one in self._objective.unet.parameters() if one.requires_grad]
+        inject_adapter_in_model(config, self.denoiser)
+        trained = [one for one in self.denoiser.parameters() if one.requires_grad]
         self._optimiser = torch.optim.AdamW(trained, lr=rate)
         texts = [text.format(learning.settings.super_category) for text in TEMPLATES]
         with torch.no_grad():
@@ -65,7 +69,7 @@ class Lora:
 
     def state(self) -> dict[str, Tensor]:
         """As peft keeps it: layer's name with `.to_k.lora_A.weight` and so on."""
-        state: dict[str, Tensor] = get_peft_model_state_dict(self._objective.unet)
+        state: dict[str, Tensor] = get_peft_model_state_dict(self.denoiser)
         return state
 
 

@@ -26,7 +26,7 @@ STATEMENT = (
 RULE = (
     "The likeness of a blend is that of its least alike concept. Holds if ours under LOCAL or "
     "GLOBAL minus the averaged LoRAs' has an interval above 0. LoRAs are also added at full "
-    "scale, the other common way."
+    "scale, the other common way. Intervals draw blends, some of which share a concept."
 )
 MEASURES = ("likeness", "text", "present", "swapped", "own/primary", "own/pattern", "scene")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +10,9 @@ import typer
 from perfuse.cli import render_options as given
 from perfuse.cli.options import Json, connect, read_numbers, read_size
 from perfuse.cli.output import document, say
-from perfuse.cli.picture_files import about, as_answer, in_rows, keep, opened, show_in_terminal
 from perfuse.cli.render_display import RenderDisplay
 from perfuse.cli.render_options import concept_settings, name_of, settled
-from perfuse.cli.sheet import Row, Sheet
 from perfuse.client import RenderedImage, RenderSettings
-
-_SHEET_WIDTH = 620
 
 
 def render(
@@ -51,6 +46,10 @@ def render(
     as_json: Json = False,
 ) -> None:
     """Render a prompt that names concepts, into files and a contact sheet."""
+    # Only here: commands without pictures need not load what decodes them.
+    from perfuse.cli.picture_files import as_answer, in_rows, keep, show_in_terminal
+    from perfuse.cli.picture_sheets import render_sheet
+
     name = name_of(prompt, name)
     seeds, wanted = settled(seed, count)
     width, height = read_size(size)
@@ -82,7 +81,7 @@ def render(
                 paths[event.image_index] = keep(event, out, name)
                 images.append(event)
     images.sort(key=lambda image: image.image_index)
-    sheet = sheet_of(prompt, images).save(out / "sheet.png")
+    sheet = render_sheet(prompt, images).save(out / "sheet.png")
     if as_json:
         answer = [as_answer(image, paths[image.image_index]) for image in images]
         document({"images": answer, "sheet": sheet})
@@ -91,14 +90,3 @@ def render(
         say(str(paths[image.image_index]))
     say(str(sheet))
     show_in_terminal(sheet, in_rows(images))
-
-
-def sheet_of(prompt: str, images: Sequence[RenderedImage]) -> Sheet:
-    """The pictures of a render with what made them and their seeds."""
-    sheet = Sheet(prompt, about(images[0].record), width=_SHEET_WIDTH)
-    rows = [
-        Row("", [opened(each) for each in row], [f"seed {each.record.seed}" for each in row])
-        for row in in_rows(images)
-    ]
-    sheet.section("", *rows)
-    return sheet

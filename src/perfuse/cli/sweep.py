@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +11,8 @@ import typer
 from perfuse.cli import render_options as given
 from perfuse.cli.options import Json, complete_concept, connect, read_numbers, read_size
 from perfuse.cli.output import document, say
-from perfuse.cli.picture_files import about, as_answer, keep, opened, show_in_terminal
 from perfuse.cli.render_display import RenderDisplay
 from perfuse.cli.render_options import concept_settings, drawn_seeds, name_of, settled
-from perfuse.cli.sheet import Row, Sheet
 from perfuse.client import RenderedImage, RenderSettings
 
 _MOST = 25
@@ -58,6 +55,10 @@ def sweep(
     The bias is where a concept sets in: lower is closer to its looks, higher lets the prompt
     change more of it. The sheet shows which one a prompt wants.
     """
+    # Only here: commands without pictures need not load what decodes them.
+    from perfuse.cli.picture_files import as_answer, keep, show_in_terminal
+    from perfuse.cli.picture_sheets import sweep_sheet
+
     name, placeholder = name_of(prompt, name), concept.strip("<>") or only_concept(prompt)
     seeds, wanted = settled(seed, rows)
     seeds = seeds or drawn_seeds(wanted or 2)
@@ -130,26 +131,3 @@ def biases(low: float, high: float, count: int) -> tuple[float, ...]:
     if low >= high:
         raise typer.BadParameter(f"--from is {low:g} and --to {high:g}; the bias goes upwards")
     return tuple(round(low + (high - low) * at / (count - 1), 6) for at in range(count))
-
-
-def sweep_sheet(
-    prompt: str, placeholder: str, columns: Mapping[float, Sequence[RenderedImage]]
-) -> Sheet:
-    """A row for each seed, a column for each bias."""
-    first = next(iter(columns.values()))
-    sheet = Sheet(
-        prompt,
-        f"bias of <{placeholder}>: likeness on the left, editability on the right\n"
-        + about(first[0].record, without_bias_of=placeholder),
-    )
-    notes = [f"bias {bias:.2f}" for bias in columns]
-    rows = [
-        Row(
-            f"seed\n{image.record.seed}",
-            [opened(images[index]) for images in columns.values()],
-            notes,
-        )
-        for index, image in enumerate(first)
-    ]
-    sheet.section("", *rows)
-    return sheet

@@ -72,8 +72,9 @@ def ahead(ours: tuple[Array, Array], theirs: tuple[Array, Array]) -> Array:
         theirs: Likewise; S may be 1.
 
     Returns:
-        The mean difference of the two fronts over the likenesses that both reach, each front
-        interpolated; NaN where they share none.
+        The mean difference of the two fronts over the likenesses that both reach; NaN where they
+        share none. Each front is the envelope of its interpolated sweep: the highest text
+        similarity at this likeness or a higher one, since a knob may be turned past its best.
     """
     found = np.full(ours[0].shape[-1], np.nan)
     for draw in range(len(found)):
@@ -85,9 +86,16 @@ def ahead(ours: tuple[Array, Array], theirs: tuple[Array, Array]) -> Array:
         high = min(front[0][-1] for front in fronts)
         if low <= high:
             at = np.linspace(low, high, 11)
-            first, second = (np.interp(at, *front) for front in fronts)
+            first, second = (_envelope(at, *front) for front in fronts)
             found[draw] = float((first - second).mean())
     return found
+
+
+def _envelope(at: Array, likeness: Array, text: Array) -> Array:
+    """The highest text similarity that a sweep reaches at each likeness or above it."""
+    beyond = likeness >= at[:, None]
+    best = np.where(beyond, text, -np.inf).max(-1)
+    return np.maximum(best, np.interp(at, likeness, text))
 
 
 def verdict(found: dict[str, Any]) -> str:

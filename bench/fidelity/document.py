@@ -123,6 +123,8 @@ def _tables(record: dict[str, Any]) -> list[str]:
     if "rises" in record:
         said = ", ".join(f"{name} {rise:+.1%}" for name, rise in record["rises"].items())
         tables.append(f"End of the validation curve above its best: {said}.\n")
+    if "best" in record:
+        tables.append(f"Text similarity is highest at bias {record['best']:g}.\n")
     if "levels_mean" in record:
         tables.append(
             f"Pictures differ by {record['levels_mean']:g} of 255 levels in the mean, by "
@@ -199,6 +201,7 @@ PROTOCOL = f"""## Protocol
   marking* those in which the concept's own are.
 - **Intervals** are 95 % percentiles of {RESAMPLES} bootstrap draws: concepts first, then each one's
   pictures (prompt, seed); differences are of the same pictures. With three concepts they are rough.
-- **At equal likeness** is the mean difference of two fronts over the likenesses that both reach.
+- **At equal likeness** is the mean difference of two fronts over the likenesses that both reach;
+  a front is the highest text similarity at a likeness or above it.
 - **Verdicts**: each claim says its rule. *Undecided* is an interval that includes 0.
 """

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,7 +40,22 @@ def add(
 
     Other base models' and other settings' results of the same form make way.
     """
-    everything = read(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(path.parent):
+        everything = read(path)
+        _enter(everything, form, base, claim, record, threads)
+        write_atomically(path, (json.dumps(everything, indent=1) + "\n").encode())
+    return everything
+
+
+def _enter(
+    everything: dict[str, Any],
+    form: Form,
+    base: BaseModel,
+    claim: str,
+    record: dict[str, Any],
+    threads: int,
+) -> None:
     # JSON knows no tuples.
     about = json.loads(json.dumps({"form": asdict(form), "base": base.fingerprint}))
     kept = everything.get(form.name, {})
@@ -49,9 +68,17 @@ def add(
     }
     kept["complete"] = all(one.NAME in kept["claims"] for one in CLAIMS)
     everything[form.name] = kept
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(everything, indent=1) + "\n").encode())
-    return everything
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process is at the folder's results; several may measure claims side by side."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def told(everything: dict[str, Any], claim: str) -> tuple[str, dict[str, Any]] | None:

@@ -184,6 +184,12 @@ def test_fronts_are_compared_where_both_reach() -> None:
     assert ahead((likeness, text + 0.1), (likeness[::-1], text[::-1])) == pytest.approx(0.1)
     assert ahead((likeness, text), (np.array([[0.5]]), np.array([[0.2]]))) == pytest.approx(0.3)
     assert np.isnan(ahead((likeness, text), (likeness + 0.7, text))[0])
+    # A knob turned past its best, where both fall, does not count against a front.
+    past = np.concatenate([[[0.3]], likeness[1:]]), np.concatenate([[[0.1]], text[1:]])
+    good = likeness[1:], text[1:]
+    assert ahead(past, good) == pytest.approx(0.0)
+    low = np.array([[0.4]]), np.array([[0.3]])
+    assert ahead(past, low) == pytest.approx(0.1)
     assert verdict({"value": 1.0, "low": 0.5, "high": 2.0}) == "holds"
     assert verdict({"value": 1.0, "low": -0.5, "high": 2.0}) == "undecided"
     assert verdict({"value": -1.0, "low": -2.0, "high": -0.5}) == "does not hold"

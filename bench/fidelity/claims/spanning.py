@@ -23,8 +23,9 @@ NAME = "spanning"
 TITLE = "One adapter spans likeness and editability by bias alone"
 STATEMENT = "A trained concept moves along the front by the gate's bias, without retraining."
 RULE = (
-    "Holds if, from the highest bias of the sweep to the lowest, likeness rises and text "
-    "similarity falls, both with intervals that leave out 0."
+    "Holds if, from the bias of the highest text similarity to the lowest bias, likeness rises and "
+    "text similarity falls, both with intervals that leave out 0. Higher biases are outside the "
+    "front: there the edit takes the super-category away and puts too little in its place."
 )
 PROMPT = "a photo of a <{}> in the forest"
 
@@ -34,9 +35,12 @@ def measure(lab: Lab) -> dict[str, Any]:
     lesson = lab.lesson()
     found = sweep(lab, "LOCAL", lesson, Rendering(), "bias", lab.form.biases)
     likeness, text = found.pair
-    gained, lost = interval(likeness[0] - likeness[-1]), interval(text[-1] - text[0])
+    # A front has two ends; with the lowest bias the best at both, there is none.
+    best = max(int(text[:, 0].argmax()), 1)
+    gained, lost = interval(likeness[0] - likeness[best]), interval(text[best] - text[0])
     return {
         "fronts": [found.record(), alone(lab).record()],
+        "best": lab.form.biases[best],
         "similarity": {c.name: _similarity(lab, c, lesson) for c in lab.concepts},
         "verdicts": {
             "likeness rises": {"verdict": verdict(gained), **gained},

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 SMALLEST_TILE, LARGEST_TILE = 128, 384
 
-_GAP, _EDGE = 8, 24
+_GAP, _EDGE, _HEADING = 8, 24, 52
 _LARGEST_LABEL = 270
 _LABEL, _NOTE = 15, 13
 _PAPER, _INK, _FAINT, _LINE = (252, 251, 248), (34, 34, 40), (120, 118, 124), (222, 220, 214)
@@ -72,10 +72,10 @@ class Sheet:
         width = max(beside + columns * (frame[0] + _GAP) - _GAP + _EDGE, self.width)
         title = wrapped(self.title, _font(26), width - 2 * _EDGE)
         subtitle = wrapped(self.subtitle, _font(_LABEL), width - 2 * _EDGE)
-        top = _EDGE + _extent(title, 26)[1] + 14
-        below = top + (_extent(subtitle, _LABEL)[1] + 18 if subtitle else 4)
+        top = _EDGE + _extent(title, 26)[1] + 10
+        below = top + (_extent(subtitle, _LABEL)[1] + 16 if subtitle else 4)
         height = below + sum(
-            (44 if heading else 0) + sum(_height(row, frame) for row in section)
+            (_HEADING if heading else 0) + sum(_height(row, frame) for row in section)
             for heading, section in self.sections
         )
         page = Image.new("RGB", (width, height + _EDGE - _GAP), _PAPER)
@@ -84,9 +84,9 @@ class Sheet:
         pen.multiline_text((_EDGE, top), subtitle, _FAINT, _font(_LABEL))
         for heading, section in self.sections:
             if heading:
-                pen.line((_EDGE, below, width - _EDGE, below), _LINE, 1)
-                pen.text((_EDGE, below + 10), heading, _INK, _font(18))
-                below += 44
+                pen.line((_EDGE, below + 8, width - _EDGE, below + 8), _LINE, 1)
+                pen.text((_EDGE, below + 18), heading, _INK, _font(18))
+                below += _HEADING
             for row in section:
                 _draw_row(page, pen, row, below, beside, frame)
                 below += _height(row, frame)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import perfuse.adapter.errors  # noqa: F401  (its classes are part of the tree)
-from perfuse.cli import run
+from perfuse.cli import exits, run
 from perfuse.cli.exits import BY_STATUS, Exit, Failure, exit_of
 from perfuse.cli.refusals import tell
 from perfuse.errors import (
@@ -122,3 +124,13 @@ def test_an_interruption(
     monkeypatch.setattr("perfuse.cli.base.attach_library", interrupt)
     assert run(["base", "show", "."]) == Exit.INTERRUPTED
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_documents_have_the_same_table_as_the_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    tables = [
+        re.findall(r"^\| (\d+) \| (.+) \|$", text, re.MULTILINE)
+        for text in (page, exits.__doc__ or "")
+    ]
+    assert tables[0] == tables[1]
+    assert [int(status) for status, _ in tables[0]] == list(Exit)

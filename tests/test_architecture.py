@@ -167,6 +167,9 @@ ALLOWED: dict[str, set[str]] = {
         "structlog",
     },
     "perfuse_trainer.foreman": {"perfuse_trainer", "structlog"},
+    "perfuse_trainer.measures": {
+        *(*STORAGE, "perfuse_trainer", "prometheus_client", "sqlalchemy"),
+    },
     "perfuse_trainer.runs": {*STORAGE, "perfuse.method", "perfuse_trainer", "sqlalchemy"},
     "perfuse_trainer.runs.publisher": {
         *(*STORAGE, "perfuse.client", "perfuse_trainer", "sqlalchemy", "structlog"),

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 from uuid import uuid4
 
 import grpc
@@ -99,6 +100,12 @@ class Platform:
     def run(self, name: str) -> wire.TrainingRun:
         return self.call("GetTrainingRun", wire.GetTrainingRunRequest(name=name))  # type: ignore[no-any-return]
 
+    def measures(self) -> str:
+        """What Prometheus is told."""
+        address = self.environment["PERFUSE_TRAINER_METRICS_ADDRESS"]
+        with urlopen(f"http://{address}/metrics", timeout=60) as answer:
+            return str(answer.read().decode())
+
     def processes(self) -> list[psutil.Process]:
         """Everything that the Trainer started and that still runs, itself included."""
         found = []
@@ -124,15 +131,29 @@ class Platform:
         return found
 
     def kill(self) -> None:
-        """End the Trainer's server as the kernel would, and see all that it started go."""
+        """End the Trainer's server as the kernel would, and see what it started go."""
         assert self.server is not None
         self.server.kill()
         self.server.wait()
         self.channel.close()
-        self.wait_until_gone()
+        self.wait_until_gone(but_agents=True)
 
-    def wait_until_gone(self) -> None:
-        wait_until(lambda: not self.processes(), self.home / "trainer.log")
+    def wait_until_gone(self, *, but_agents: bool = False) -> None:
+        """Wait for the end of what the Trainer started.
+
+        Args:
+            but_agents: not of Ray's agents, which look for a killed parent only once a minute.
+        """
+
+        def left() -> list[psutil.Process]:
+            found = []
+            for process in self.processes():
+                with suppress(psutil.Error):
+                    if not (but_agents and "Agent" in process.name()):
+                        found.append(process)
+            return found
+
+        wait_until(lambda: not left(), self.home / "trainer.log")
 
 
 def wait_until(true: Callable[[], object], log: Path, seconds: float = SECONDS) -> None:
@@ -188,6 +209,7 @@ def _platform(
     publisher = mint(tokens, "acme", "paula", ["publisher"])
     environment = {
         "PERFUSE_TRAINER_BIND": f"127.0.0.1:{free_port()}",
+        "PERFUSE_TRAINER_METRICS_ADDRESS": f"127.0.0.1:{free_port()}",
         "PERFUSE_TRAINER_DATABASE_URL": f"sqlite:///{home / 'trainer.db'}",
         "PERFUSE_TRAINER_BLOB_DIRECTORY": str(home / "files"),
         "PERFUSE_TRAINER_BASE_MODELS": f"tiny={model}",
@@ -268,6 +290,10 @@ def test_killed_anywhere_it_loses_nothing_and_leaves_nothing(platform: Platform)
     wait_until(lambda: platform.run(run.name).attempt >= 2, log)
     heard = platform.run(run.name).last_sequence
 
+    told = samples(platform)
+    assert told["perfuse_trainer_lease_losses_total"] == 1
+    assert told['perfuse_trainer_runs{state="SUCCEEDED"}'] == 0
+
     # The server dies, and everything that it started with it; another one goes on.
     platform.kill()
     platform.begin()
@@ -279,7 +305,7 @@ def test_killed_anywhere_it_loses_nothing_and_leaves_nothing(platform: Platform)
                 process.kill()
         assert platform.server is not None
         assert platform.server.wait(SECONDS) == 1
-        platform.wait_until_gone()
+        platform.wait_until_gone(but_agents=True)
         assert "the Ray that was started with this Trainer has died" in log.read_text()
         platform.begin()
     events = list(
@@ -305,6 +331,12 @@ def test_killed_anywhere_it_loses_nothing_and_leaves_nothing(platform: Platform)
     # A cancelled run frees its worker, which stays for the next one.
     endless = queue(platform, image_set, steps=20_000)
     wait_until(lambda: platform.run(endless.name).step >= 3, log)
+    told = samples(platform)
+    assert told['perfuse_trainer_runs{state="SUCCEEDED"}'] == 1
+    assert told['perfuse_trainer_runs{state="RUNNING"}'] == 1
+    assert told['perfuse_trainer_queue_runs{base_model="tiny"}'] == 0
+    assert told['perfuse_trainer_publications_total{outcome="published"}'] == 1
+    assert told["perfuse_trainer_steps_per_second"] > 0
     platform.call("CancelTrainingRun", wire.CancelTrainingRunRequest(name=endless.name))
     cancelled = wire.TRAINING_RUN_STATE_CANCELLED
     wait_until(lambda: platform.run(endless.name).state == cancelled, log)
@@ -324,6 +356,15 @@ def test_killed_anywhere_it_loses_nothing_and_leaves_nothing(platform: Platform)
     # Three images of a set that is kept; a kill may have come before what it freed was deleted.
     left = [path for path in (platform.home / "files").rglob("*") if path.is_file()]
     assert 3 <= len(left) <= 5
+
+
+def samples(platform: Platform) -> dict[str, float]:
+    """Name and labels → value, of the Trainer's own; nobody is named."""
+    text = platform.measures()
+    assert "acme" not in text
+    assert "tom" not in text
+    lines = [line for line in text.splitlines() if line.startswith("perfuse_trainer_")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 def alone(base: BaseModel, steps: int) -> bytes:

@@ -14,6 +14,7 @@ from perfuse.serving.run import Server
 from perfuse.serving.validation import ProtovalidateValidator
 from perfuse.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
 from perfuse_trainer.foreman import Foreman
+from perfuse_trainer.measures import Measures
 from perfuse_trainer.runners.local import LocalRunner
 from perfuse_trainer.runners.runner import Runner
 from perfuse_trainer.runs.publisher import Publisher
@@ -41,15 +42,29 @@ async def serve(settings: TrainerSettings) -> None:
     validator.prepare(*request_kinds())
     tracer, end_tracing = tracing.configure("perfuse-trainer")
     edge = Edge(settings.authenticator(), validator, tracer=tracer, threads=settings.threads)
+    measures = Measures(edge.metrics.registry)
+    measures.tell_tables(trainer.database)
+    sweeper = Sweeper(trainer.database, trainer.vault, grace=timedelta(hours=settings.orphan_hours))
+
+    def sweep() -> None:
+        try:
+            measures.sweep(sweeper.sweep())
+        except Exception:
+            measures.sweep(None)
+            raise
+
     async with RegistryClient(settings.registry, credentials) as registry:
         foreman = Foreman(
-            Queue(trainer.database, settings.lease, settings.max_faults),
+            Queue(
+                trainer.database,
+                settings.lease,
+                settings.max_faults,
+                on_loss=measures.lease_losses.inc,
+            ),
             runner(settings),
-            Publisher(trainer.database, trainer.vault, registry, authorization),
+            Publisher(trainer.database, trainer.vault, registry, authorization, measures),
             trainer.vault,
-            Sweeper(
-                trainer.database, trainer.vault, grace=timedelta(hours=settings.orphan_hours)
-            ).sweep,
+            sweep,
             workers=settings.workers,
             pack=settings.pack,
             base_models=frozenset(directories),

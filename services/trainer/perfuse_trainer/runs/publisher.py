@@ -14,6 +14,7 @@ from perfuse.errors import PerfuseError
 from perfuse.names import ConceptName, TrainingRunName, VersionName
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
+from perfuse_trainer.measures import POSTPONED, PUBLISHED, REFUSED, Measures
 from perfuse_trainer.resources import RunState
 from perfuse_trainer.runs.endings import end
 from perfuse_trainer.tables import RUNS
@@ -46,11 +47,18 @@ class Publisher:
         vault: Of runs' files.
         registry: Where versions are made.
         authorization: That the Registry takes for any tenant's.
+        measures: Counts the tries.
     """
 
     def __init__(
-        self, database: Database, vault: Vault, registry: RegistryClient, authorization: str
+        self,
+        database: Database,
+        vault: Vault,
+        registry: RegistryClient,
+        authorization: str,
+        measures: Measures | None = None,
     ) -> None:
+        self._measures = measures or Measures()
         self._database, self._vault = database, vault
         self._registry, self._authorization = registry, authorization
         self._log = structlog.get_logger("perfuse_trainer.runs.publisher")
@@ -78,11 +86,14 @@ class Publisher:
             version = await self._version(row)
         except PerfuseError as error:
             if error.status in _MAY_PASS:
+                self._measures.publication(POSTPONED)
                 self._log.warning("not_published", run=name, problem=str(error))
                 return False
+            self._measures.publication(REFUSED)
             self._log.error("cannot_be_published", run=name, problem=str(error))
             reason, problem = error.reason, f"the version could not be published: {error}"
             return await self._end(row, RunState.FAILED, reason=reason, message=problem)
+        self._measures.publication(PUBLISHED)
         self._log.info("published", run=name, version=str(version))
         return await self._end(row, RunState.SUCCEEDED, version=version.number)
 

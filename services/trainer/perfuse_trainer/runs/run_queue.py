@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, literal, select, update
@@ -24,9 +24,18 @@ class Queue:
         lease: How long a claim lasts without being renewed.
         max_faults: Deaths of workers in a row, none of which got to a new checkpoint, after which
             a run is given up.
+        on_loss: Called for each run that is taken from a worker which fell silent.
     """
 
-    def __init__(self, database: Database, lease: timedelta, max_faults: int = 5) -> None:
+    def __init__(
+        self,
+        database: Database,
+        lease: timedelta,
+        max_faults: int = 5,
+        *,
+        on_loss: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._on_loss = on_loss
         self._database = database
         self._lease = lease
         self._max_faults = max_faults
@@ -104,16 +113,19 @@ class Queue:
                     connection, row, moment
                 )
             )
-            dropped += [(row.tenant, blob) for blob in found]
+            if found is not None:
+                self._on_loss()
+                dropped += [(row.tenant, blob) for blob in found]
         return dropped
 
-    def _reap_one(self, connection: Connection, seen: AnyRow, moment: datetime) -> list[str]:
+    def _reap_one(self, connection: Connection, seen: AnyRow, moment: datetime) -> list[str] | None:
+        """Files that no row names any more; None where the run is no longer to be taken up."""
         chosen = select(RUNS).where(
             RUNS.c.id == seen.id, RUNS.c.fence == seen.fence, RUNS.c.lease_time < moment
         )
         row = connection.execute(chosen.with_for_update()).first()
         if row is None or row.state not in HELD:
-            return []
+            return None
         if row.state == RunState.CANCELLING.value:
             return end(connection, row, RunState.CANCELLED, moment)
         if row.faults + 1 >= self._max_faults:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from perfuse_trainer.resources import RunState
 from perfuse_trainer.runs.claims import Claim, Claims, LeaseLost
 from perfuse_trainer.runs.run_queue import Queue
 from perfuse_trainer.vault import Vault
+from perfuse_trainer.working.leases import Leases
 from perfuse_trainer.working.member import Member
 from perfuse_trainer.working.previews import ImageEncoder
 
@@ -73,19 +74,18 @@ class Worker:
         self._settings, self._encoder = settings, encoder
         self._pack = Pack(base)
         self._members: list[Member] = []
-        self._held: dict[int, float] = {}
-        self._lock = threading.Lock()
+        self._leases = Leases(worker_id, claims, settings.stall_seconds)
         self._room = settings.pack
-        self._moved = self._looked = time.monotonic()
+        self._looked = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Train until `stop` is set or the worker has idled; then give back what is unfinished."""
         attachment = None if is_attached(self._base.unet) else attach(self._base.unet)
         busy = time.monotonic()
         try:
-            with self._renewing():
+            with self._leases.renewing():
                 while not stop.is_set():
-                    self._moved = time.monotonic()
+                    self._leases.moved()
                     self._admit()
                     if self._members:
                         self._turn()
@@ -117,7 +117,7 @@ class Worker:
             time.sleep(_POLL)
             return
         for claim in claims:
-            self._hold(claim)
+            self._leases.hold(claim)
         for claim in claims:
             self._open(claim)
 
@@ -190,7 +190,7 @@ class Worker:
         self._insist(member, write)
         if member.loop.finished and member in self._members:
             self._members.remove(member)
-            self._forget(member.claim)
+            self._leases.forget(member.claim)
 
     def _insist(self, member: Member, write: Callable[[], None]) -> None:
         """Write about a member; while database or store are away, try until its lease is over."""
@@ -201,18 +201,18 @@ class Worker:
                 self._drop(member)
                 return
             except Unavailable as error:
-                if self._is_over(member.claim):
+                if self._leases.is_over(member.claim):
                     _log.warning("run %s is given up: %s", member.claim.name, error)
                     self._drop(member)
                     return
-                self._moved = time.monotonic()
+                self._leases.moved()
                 time.sleep(_POLL)
             except Exception as error:
                 self._members.remove(member)
                 self._fail(member.claim, error)
                 return
             else:
-                self._hold(member.claim)
+                self._leases.hold(member.claim)
                 return
 
     def _leave_unwanted(self) -> None:
@@ -226,7 +226,7 @@ class Worker:
             if state is RunState.CANCELLING:
                 self._members.remove(member)
                 self._end(member.claim, lambda claim: self._claims.cancelled(claim))
-            elif state is None or self._is_over(member.claim):
+            elif state is None or self._leases.is_over(member.claim):
                 self._drop(member)
 
     def _shrink(self) -> None:
@@ -270,12 +270,12 @@ class Worker:
             state = self._claims.look([member.claim])[member.claim.run] or RunState.RUNNING
         if state is RunState.CANCELLING:
             self._end(member.claim, lambda claim: self._claims.cancelled(claim))
-        self._forget(member.claim)
+        self._leases.forget(member.claim)
 
     def _release(self, claim: Claim) -> None:
         with suppress(PerfuseError):
             self._claims.give_back(claim)
-        self._forget(claim)
+        self._leases.forget(claim)
 
     def _fail(self, claim: Claim, error: Exception) -> None:
         if isinstance(error, PerfuseError):
@@ -291,49 +291,4 @@ class Worker:
         # Whoever cannot write the end leaves the run to the reaper, and so to another attempt.
         with suppress(PerfuseError, LeaseLost):
             self._vault.drop(claim.tenant, ending(claim))
-        self._forget(claim)
-
-    # Leases.
-
-    def _hold(self, claim: Claim) -> None:
-        with self._lock:
-            self._held[claim.run] = time.monotonic() + self._claims.lease.total_seconds()
-
-    def _forget(self, claim: Claim) -> None:
-        with self._lock:
-            self._held.pop(claim.run, None)
-
-    def _is_over(self, claim: Claim) -> bool:
-        """Whether another may hold the run by now."""
-        with self._lock:
-            return time.monotonic() >= self._held.get(claim.run, 0.0)
-
-    @contextmanager
-    def _renewing(self) -> Iterator[None]:
-        """Renew leases on a thread: opening a run or a step may take longer than a lease."""
-        ended = threading.Event()
-        pause = self._claims.lease.total_seconds() / 4
-
-        def renew() -> None:
-            while not ended.wait(pause):
-                if time.monotonic() - self._moved > self._settings.stall_seconds:
-                    continue  # The worker hangs; let another go on.
-                with self._lock:
-                    runs = list(self._held)
-                began = time.monotonic()
-                try:
-                    kept = self._claims.renew(self._id, runs)
-                except PerfuseError as error:
-                    _log.warning("leases cannot be renewed: %s", error)
-                    continue
-                with self._lock:
-                    for run in kept & set(self._held):
-                        self._held[run] = began + self._claims.lease.total_seconds()
-
-        thread = threading.Thread(target=renew, name="perfuse-leases", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        self._leases.forget(claim)

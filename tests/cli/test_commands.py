@@ -340,6 +340,40 @@ def test_refusals(
     assert list(tmp_path.iterdir()) == [], "a refused command leaves nothing behind"
 
 
+def test_every_command_answers_in_json(
+    perfuse: Shell, tom: str, pictures: Path, tmp_path: Path, fresh: Named
+) -> None:
+    cat, file = fresh("cat"), str(tmp_path / "a.safetensors")
+    train = ("--super-category", "cat", "--steps", "5000", "--batch", "1", "--detach")
+    run = perfuse("train", tom, str(pictures), *train, "--json").json["name"]
+    asked = [
+        ("concept", "create", cat, "--super-category", "cat"),
+        ("concept", "list"),
+        ("concept", "show", tom),
+        ("export", tom, "-o", file),
+        ("import", file, "--concept", cat),
+        ("version", "list", cat),
+        ("version", "show", cat),
+        ("promote", f"{cat}@1", "prod"),
+        ("alias", "list", cat),
+        ("alias", "history", cat, "prod"),
+        ("alias", "delete", cat, "prod"),
+        ("version", "delete", f"{cat}@1"),
+        ("concept", "delete", cat),
+        ("concept", "undelete", cat),
+        ("runs", "list"),
+        ("runs", "show", run),
+        ("runs", "cancel", run),
+        ("status",),
+        ("base", "list"),
+    ]
+    for arguments in asked:
+        answer = perfuse(*arguments, "--json")
+        assert answer.code == 0, (arguments, answer.err)
+        assert answer.err == "", arguments
+        assert isinstance(answer.json, dict | list), arguments
+
+
 def test_a_concept_of_another_kind_is_not_taught(perfuse: Shell, tom: str, pictures: Path) -> None:
     told = perfuse("train", tom, str(pictures), "--super-category", "dog", "--json")
     assert told.code == 1

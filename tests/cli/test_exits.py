@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import perfuse.adapter.errors  # noqa: F401  (its classes are part of the tree)
-from perfuse.cli import exits, run
+from perfuse.cli import app, exits, run
 from perfuse.cli.exits import BY_STATUS, Exit, Failure, exit_of
 from perfuse.cli.refusals import tell
 from perfuse.errors import (
@@ -134,3 +138,37 @@ def test_the_documents_have_the_same_table_as_the_code() -> None:
     ]
     assert tables[0] == tables[1]
     assert [int(status) for status, _ in tables[0]] == list(Exit)
+
+
+def commands(group: Any, *above: str) -> Iterator[tuple[str, Any]]:
+    """Every command below a group, by the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *above, name)
+        else:
+            yield " ".join((*above, name)), command
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), list(commands(typer.main.get_command(app))), ids=lambda value: str(value)
+)
+def test_every_command_has_json_and_says_what_each_option_does(words: str, command: Any) -> None:
+    options = {name: each for each in command.params for name in each.opts}
+    assert "--json" in options
+    for name, option in options.items():
+        assert option.help, f"perfuse {words} {name}"
+    assert command.help.splitlines()[0].endswith("."), "a sentence"
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert f"perfuse {words}" in page
+
+
+def test_nobody_reads_on() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -c 'from perfuse.cli import main; main()' --help | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stderr == ""

@@ -100,7 +100,12 @@ def perfuse(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; see `perfuse.cli.exits` for the status that it ends with."""
     said = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(run(said))
+    status = run(said)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # As of `perfuse concept list | head -1`; nobody reads on.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str]) -> int:

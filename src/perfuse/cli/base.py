@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from perfuse.cli.base_description import attach_library, describe
-from perfuse.cli.options import Filter, Json, Labels, connect, read_pairs
+from perfuse.cli.options import Json, Labels, connect, filter_like, read_pairs
 from perfuse.cli.output import document, facts, remarks, say, table
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app = typer.Typer(
 
 Directory = Annotated[Path, typer.Argument(help="The base model, in diffusers layout.")]
 Device = Annotated[str, typer.Option(help="Where the text encoders run: cpu, cuda, ...")]
+
+Filter = Annotated[str, filter_like('architecture = "sd-768"')]
 
 
 @app.command()

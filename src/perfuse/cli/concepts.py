@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from perfuse.cli.options import Filter, Json, Labels, complete_concept, connect, read_pairs
+from perfuse.cli.options import Json, Labels, complete_concept, connect, filter_like, read_pairs
 from perfuse.cli.output import document, facts, remark, say, table
 from perfuse.cli.versions import short_version
 from perfuse.client import Concept, Version
@@ -19,6 +19,8 @@ app = typer.Typer(
 ConceptId = Annotated[
     str, typer.Argument(metavar="ID", help="The concept.", autocompletion=complete_concept)
 ]
+
+Filter = Annotated[str, filter_like('super_category = "cat" AND labels.team = "a"')]
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,14 +22,11 @@ Labels = Annotated[
     list[str] | None,
     typer.Option("--label", metavar="KEY=VALUE", help="A label; may be given several times."),
 ]
-Filter = Annotated[
-    str,
-    typer.Option(
-        "--filter",
-        metavar="EXPRESSION",
-        help='Only what fits, as \'super_category = "cat" AND labels.team = "a"\'.',
-    ),
-]
+
+
+def filter_like(example: str) -> Any:
+    """The option of commands that list."""
+    return typer.Option("--filter", metavar="EXPRESSION", help=f"Only what fits, as '{example}'.")
 
 
 def connect(context: typer.Context) -> Client:

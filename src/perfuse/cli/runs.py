@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perfuse.cli.following import follow
-from perfuse.cli.options import Filter, Json, complete_run, connect
+from perfuse.cli.options import Json, complete_run, connect, filter_like
 from perfuse.cli.output import document, facts, say, table
 from perfuse.cli.versions import short_version
 from perfuse.client import TrainingRun
@@ -16,6 +16,8 @@ from perfuse.client import TrainingRun
 app = typer.Typer(help="Training runs: list, show, watch, cancel, delete.", no_args_is_help=True)
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Its id.", autocompletion=complete_run)]
+
+Filter = Annotated[str, filter_like('state = "RUNNING"')]
 
 
 @app.command("list")

@@ -19,7 +19,7 @@ from perfuse.cli.sparkline import sparkline
 from perfuse.cli.training_story import TrainingStory
 from perfuse.client import PreviewPicture, StateChange, TrainingEvent, TrainingProgress, Validation
 
-_CURVE = 40
+_CURVE, _WORDS = 40, 52
 _PREVIEW_COLUMNS, _PREVIEW_ROWS = 32, 16
 _LINE_SECONDS = 5.0
 
@@ -44,7 +44,7 @@ class TrainingDisplay:
         self._told = 0.0
         if self._console.is_terminal and not quiet:
             self._live = Live(
-                get_renderable=lambda: drawn(story, self._way),
+                get_renderable=self._drawn,
                 console=self._console,
                 refresh_per_second=8,
                 transient=True,
@@ -68,7 +68,7 @@ class TrainingDisplay:
         if self._live is None:
             return
         self._live.stop()
-        self._console.print(drawn(self.story, self._way))
+        self._console.print(self._drawn())
 
     def hear(self, event: TrainingEvent) -> None:
         """Take an event in, and show what it changed."""
@@ -79,6 +79,9 @@ class TrainingDisplay:
             self._tell(event)
         elif isinstance(event, PreviewPicture) and self._way in ("kitty", "iterm2"):
             self._place(self._live, event)
+
+    def _drawn(self) -> RenderableType:
+        return drawn(self.story, self._way, self._console.width)
 
     def _place(self, live: Live, event: PreviewPicture) -> None:
         """Put a picture above what is live; the protocols know no way to redraw around one."""
@@ -110,14 +113,18 @@ class TrainingDisplay:
         self._console.print(Text(f"{clean(story.concept)}  {line}"))
 
 
-def drawn(story: TrainingStory, way: terminal_pictures.Way = "none") -> RenderableType:
+def drawn(
+    story: TrainingStory, way: terminal_pictures.Way = "none", width: int = 100
+) -> RenderableType:
     """A story as a few lines: state, bar, curves, the best validation, the newest preview."""
-    parts: list[RenderableType] = [_head(story)]
+    # Words come first: what they leave of a narrow terminal is the bar's and the curves'.
+    room = max(8, min(_CURVE, width - _WORDS))
+    parts: list[RenderableType] = [_head(story, room)]
     curves = Table.grid(padding=(0, 2, 0, 0))
     if story.losses:
-        curves.add_row(*_curve("loss", story.losses))
+        curves.add_row(*_curve("loss", story.losses, room))
     if story.similarities:
-        curves.add_row(*_curve("similarity", story.similarities))
+        curves.add_row(*_curve("similarity", story.similarities, room))
     if story.best is not None:
         curves.add_row(
             Text("best validation", style="dim"),
@@ -144,7 +151,7 @@ def clock(seconds: float) -> str:
 _STYLES = {"SUCCEEDED": "green", "FAILED": "red", "CANCELLED": "yellow", "CANCELLING": "yellow"}
 
 
-def _head(story: TrainingStory) -> RenderableType:
+def _head(story: TrainingStory, room: int) -> RenderableType:
     row = Table.grid(padding=(0, 2, 0, 0))
     words = [
         Text(clean(story.concept), style="bold"),
@@ -153,19 +160,18 @@ def _head(story: TrainingStory) -> RenderableType:
     if not story.steps:
         row.add_row(*words)
         return row
-    # What went well ended with its best state, perhaps before its last step.
     ended = story.state in ("SUCCEEDED", "FAILED", "CANCELLED")
     pace = f"{story.rate:.1f} steps/s, {clock(story.remaining)} left" if story.rate else ""
     row.add_row(
         *words,
-        ProgressBar(total=story.steps, completed=story.step, width=_CURVE),
+        ProgressBar(total=story.steps, completed=story.step, width=room),
         Text(f"{story.step}/{story.steps}"),
         Text("" if ended else pace, style="dim"),
     )
     return row
 
 
-def _curve(name: str, values: list[float]) -> tuple[Text, Text]:
-    line = Text(sparkline(values, _CURVE))
+def _curve(name: str, values: list[float], room: int) -> tuple[Text, Text]:
+    line = Text(sparkline(values, room))
     line.append(f"  {values[-1]:.4f}", style="dim")
     return Text(name, style="dim"), line

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from perfuse.cli.options import Filter, Json, complete_concept, connect
+from perfuse.cli.options import Json, complete_concept, connect, filter_like
 from perfuse.cli.output import document, facts, say, table
 from perfuse.names import VersionName
 
@@ -23,6 +23,8 @@ Version = Annotated[
         autocompletion=complete_concept,
     ),
 ]
+
+Filter = Annotated[str, filter_like('key_lock = "LOCAL" AND number > 3')]
 
 
 def short_version(name: str) -> str:

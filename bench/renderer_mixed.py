@@ -2,7 +2,8 @@
 
 One picture for each tenant, all of them in every step's batch. "concepts" names one concept in each
 prompt, "none" no concept at all; "planned before" finds its plans made, "planned now" plans all
-sixteen prompts first, text encoding included. Until all pictures are decoded.
+sixteen prompts first, text encoding included, with concepts made ready before, as `Planner` keeps
+them. Until all pictures are decoded.
 
 The peer is the stock pipeline that serves the same sixteen one by one: load the LoRA from local
 disk, choose it, call the pipeline (which encodes the prompt), delete the LoRA.
@@ -23,7 +24,14 @@ import torch
 from bench.renderer_bases import concept
 from bench.renderer_figures import Step, median, median_ratio
 from bench.renderer_swap import Theirs, without_remarks
-from perfuse.attach import BaseModel, ConditioningPlan, PlannedConcept, plan, unconditional
+from perfuse.attach import (
+    BaseModel,
+    ConditioningPlan,
+    PlannedConcept,
+    plan,
+    prepare_concept,
+    unconditional,
+)
 from perfuse_renderer.engine.engine import Engine
 from perfuse_renderer.engine.limits import EngineSettings
 from perfuse_renderer.engine.render import Ended, Event, Render
@@ -46,7 +54,11 @@ class Sixteen:
 
     def __init__(self, base: BaseModel, side: int, steps: int, guidance: float) -> None:
         self._base, self._side, self._steps, self._guidance = base, side, steps, guidance
-        self._adapters = [concept(base, seed) for seed in range(TENANTS)]
+        adapters = [concept(base, seed) for seed in range(TENANTS)]
+        self._concepts = [
+            PlannedConcept("it", adapter, prepared=prepare_concept(base, adapter))
+            for adapter in adapters
+        ]
         self._nothing = unconditional(base)
         lanes = TENANTS * (2 if guidance > 1 else 1)
         self._engine = Engine(base, EngineSettings(max_lanes=lanes))
@@ -61,8 +73,8 @@ class Sixteen:
         if not named:
             return [plan(self._base, _TEXT.format("cat", index)) for index in range(TENANTS)]
         return [
-            plan(self._base, _TEXT.format("<it>", index), [PlannedConcept("it", adapter)])
-            for index, adapter in enumerate(self._adapters)
+            plan(self._base, _TEXT.format("<it>", index), [each])
+            for index, each in enumerate(self._concepts)
         ]
 
     def render(self, named: bool, planned_before: bool) -> float:

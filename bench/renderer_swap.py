@@ -1,8 +1,16 @@
 """(b) From another choice of concepts to a denoiser that is ready for its first step.
 
 Ours, with the adapter in memory and its name resolved: `Planner.plan` for a prompt that names
-another concept. "new" plans it: it encodes the prompt, edits, and projects keys and values of every
-layer. "kept" was planned before, and another concept's render came in between.
+another concept.
+
+- "new": a prompt and a concept never planned: it encodes the prompt, edits, and projects keys and
+  values of every layer.
+- "seen": the same, but the concept was planned before in another prompt.
+- "kept": planned before, and another concept's render came in between.
+- "gate": the same prompt and concept with another bias, whose text is not encoded again.
+- "none": a prompt without concepts, whose text is not encoded again either. What "gate" takes
+  beyond it is what a choice of concepts costs by itself: the rest, encoding a text and projecting
+  it into keys and values, stock diffusers does without any concept too, the latter in every step.
 
 Stock diffusers, on a denoiser of its own, with rank-4 LoRAs on every K and V on the local disk:
 
@@ -34,13 +42,17 @@ from bench.renderer_bases import LORA_RANK, Shelf, concept, stock_pipeline, writ
 from bench.renderer_figures import Step, median, median_ratio
 from perfuse.attach import BaseModel
 from perfuse.names import ConceptName
-from perfuse_renderer.planning import Asker, PlannedPrompt, Planner
+from perfuse_renderer.planning import Asker, ConceptSettings, PlannedPrompt, Planner
 from perfuse_renderer.pool import AdapterPool
 
 RESIDENT = 8
 """LoRAs that the peer holds for "set"."""
 
+EDITS = 8
+"""Turns of "gate" and "none" for each round of the others: their difference is small."""
+
 PROMPT = "a photo of {} at night"
+ELSEWHERE = "{} in the snow"
 _ASKER = Asker("bench", "Bearer none")
 
 
@@ -53,7 +65,10 @@ class Ours:
 
     Attributes:
         keeping: keeps every plan.
-        forgetting: keeps a plan until the next one comes, so that it plans every prompt anew.
+        forgetting: keeps what it computed until the next prompt comes, so that it plans every one
+            anew.
+        meeting: likewise, but keeps the concepts that it has met.
+        editing: likewise, but keeps concepts and text encodings.
     """
 
     def __init__(self, base: BaseModel, count: int) -> None:
@@ -61,7 +76,11 @@ class Ours:
         self._pool = AdapterPool(shelf)
         self._runner = asyncio.Runner()
         self.keeping = Planner(base, self._pool)
-        self.forgetting = Planner(base, self._pool, max_bytes=1)
+        self.forgetting = Planner(
+            base, self._pool, max_bytes=1, max_text_bytes=1, max_concept_bytes=1
+        )
+        self.meeting = Planner(base, self._pool, max_bytes=1, max_text_bytes=1)
+        self.editing = Planner(base, self._pool, max_bytes=1)
 
     def __enter__(self) -> Self:
         return self
@@ -69,16 +88,32 @@ class Ours:
     def __exit__(self, *_: object) -> None:
         self._runner.close()
 
-    def plan(self, planner: Planner, index: int) -> tuple[float, PlannedPrompt]:
+    def plan(
+        self, planner: Planner, index: int, text: str = PROMPT, bias: float | None = None
+    ) -> tuple[float, PlannedPrompt]:
         """Plan a prompt that names concept `index`: seconds, and the plan."""
-        return self._runner.run(self._plan(planner, index))
+        settings = {f"c{index}": ConceptSettings(bias=bias)}
+        return self._runner.run(self._plan(planner, index, text.format(f"<c{index}>"), settings))
 
-    async def _plan(self, planner: Planner, index: int) -> tuple[float, PlannedPrompt]:
+    def edit(self, times: int) -> dict[str, list[float]]:
+        """Seconds of "gate" and "none", taking turns."""
+        found: dict[str, list[float]] = {"gate": [], "none": []}
+        for turn in range(times + 1):
+            gate = self.plan(self.editing, 0, bias=0.5 + 0.4 * turn / (times + 1))[0]
+            none = self._runner.run(self._plan(self.editing, 0, PROMPT.format("cat"), {}))[0]
+            if turn:
+                found["gate"].append(gate)
+                found["none"].append(none)
+        return found
+
+    async def _plan(
+        self, planner: Planner, index: int, prompt: str, settings: dict[str, ConceptSettings]
+    ) -> tuple[float, PlannedPrompt]:
         name = ConceptName(_ASKER.tenant, f"c{index}").version("latest")
         # Resolves the name, and brings the adapter into memory the first time.
         await self._pool.get(_ASKER.tenant, name, _ASKER.authorization)
         began = time.perf_counter()
-        made = await planner.plan(_ASKER, PROMPT.format(f"<c{index}>"), {}, None)
+        made = await planner.plan(_ASKER, prompt, settings, None)
         return time.perf_counter() - began, made
 
 
@@ -139,7 +174,7 @@ def measure(base: BaseModel, rounds: int, advance: Step) -> dict[str, Any]:
     """
     count = rounds + 2
     seconds: dict[str, list[float]] = {
-        name: [] for name in ("new", "kept", "load", "hotswap", "encode")
+        name: [] for name in ("new", "seen", "kept", "load", "hotswap", "encode")
     }
     with (
         tempfile.TemporaryDirectory(prefix="perfuse-bench-") as home,
@@ -149,9 +184,12 @@ def measure(base: BaseModel, rounds: int, advance: Step) -> dict[str, Any]:
         theirs = Theirs(base, Path(home), max(count, RESIDENT))
         for index in range(2):
             ours.plan(ours.keeping, index)
+        for index in range(count):
+            ours.plan(ours.meeting, index, ELSEWHERE)
         for turn in range(rounds + 1):
             found = {
                 "new": ours.plan(ours.forgetting, turn)[0],
+                "seen": ours.plan(ours.meeting, turn)[0],
                 "kept": ours.plan(ours.keeping, turn % 2)[0],
                 **_their_turn(theirs, turn),
             }
@@ -161,6 +199,8 @@ def measure(base: BaseModel, rounds: int, advance: Step) -> dict[str, Any]:
                     seconds[name].append(spent)
             advance()
         seconds["set"] = theirs.choose(rounds)
+        seconds |= ours.edit(EDITS * rounds)
+    added = [gate - none for gate, none in zip(seconds["gate"], seconds["none"], strict=True)]
     return {
         "rounds": rounds,
         "lora": {"rank": LORA_RANK, "on": "every K and V", "resident": RESIDENT},
@@ -172,6 +212,9 @@ def measure(base: BaseModel, rounds: int, advance: Step) -> dict[str, Any]:
             "new / (hotswap + encode)": _ratio(seconds, "new", "hotswap", "encode"),
             "new / (set + encode)": _ratio(seconds, "new", "set", "encode"),
             "new / load": _ratio(seconds, "new", "load"),
+            "seen / (load + encode)": _ratio(seconds, "seen", "load", "encode"),
+            "gate / load": round(median(seconds["gate"]) / median(seconds["load"]), 5),
+            "(gate - none) / load": round(median(added) / median(seconds["load"]), 5),
         },
     }
 

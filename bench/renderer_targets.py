@@ -8,8 +8,9 @@ from typing import Any
 
 BASES = {"toybox": "toybox", "sd15": "SD1.5, random weights"}
 SWAP = 1 / 50
-_HELD = ("kept / load", "new / (load + encode)")
-"""Of the swap's ratios: with text encoding on neither side, and on both."""
+_HELD = ("kept / load", "new / (load + encode)", "(gate - none) / load")
+"""Of the swap's ratios: with text encoding on neither side, on both, and with neither encoding nor
+the projection of the text, which stock diffusers does in every step."""
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def plan(
             base,
             encodings,
             torch.stack([concept.target_input for concept in in_order]),
-            *base.inverse_covariance.new_tensor(settings).unbind(-1),
+            *_parameters(settings, base),
             duals=torch.stack([concept.dual_input for concept in in_order]),
             names=parsed.names,
         )
@@ -238,6 +238,15 @@ def stack(plans: Sequence[ConditioningPlan]) -> Conditioning:
             f"the plans are for {len(bases)} base models ({', '.join(bases)}); a batch has one"
         )
     return concatenate([entry.conditioning for entry in plans])
+
+
+def _parameters(
+    settings: Sequence[tuple[float, float]], base: BaseModel
+) -> Sequence[float | torch.Tensor]:
+    """Biases and temperatures; of one concept as numbers, since tensors wait for the device."""
+    if len(settings) == 1:
+        return settings[0]
+    return base.inverse_covariance.new_tensor(settings).unbind(-1)
 
 
 def _planned(

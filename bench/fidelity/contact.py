@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from bench.fidelity.curriculum import blend_prompts, prompts
+from bench.fidelity.curriculum import Asked, blend_prompts, prompts
 from bench.fidelity.lab import Lab, Setting
 from perfuse_toybox.concepts import Concept
 from perfuse_toybox.drawing import paint
@@ -67,11 +68,10 @@ def _image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
 
 
-def _short(asked: object) -> str:
-    """A caption on two lines that fit under a picture."""
-    words = str(getattr(asked, "caption", asked)).removeprefix("a photo of ").split()
-    half = (len(words) + 1) // 2
-    return f"{' '.join(words[:half])}\n{' '.join(words[half:])}"
+def _short(asked: Asked) -> str:
+    """A caption on three lines that fit under a picture."""
+    lines = textwrap.wrap(asked.caption.removeprefix("a photo of "), 19)
+    return "\n".join([*lines, "", ""][: max(3, len(lines))])
 
 
 def _broken(text: str) -> str:

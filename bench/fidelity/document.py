@@ -54,8 +54,8 @@ def write(everything: dict[str, Any], docs: Path, fresh: Collection[str] = ()) -
         sheet = pictures / f"{claim.NAME}-{form}-sheet.png"
         if sheet.exists():
             parts.append(f"![Pictures](fidelity/{sheet.name})\n")
-        if claim.NUMBER in SIGHTINGS:
-            parts.append(f"{SIGHTINGS[claim.NUMBER]}\n")
+        if (claim.NUMBER, form) in SIGHTINGS:
+            parts.append(f"*Seen:* {SIGHTINGS[claim.NUMBER, form]}\n")
     target = docs / "fidelity.md"
     target.write_text("\n".join(parts))
     return target

@@ -7,6 +7,7 @@ import io
 import pytest
 from PIL import Image
 from rich.console import Console
+from rich.text import Text
 
 from perfuse.cli.following import EVENTS, as_line
 from perfuse.cli.training_display import TrainingDisplay, clock, drawn
@@ -81,13 +82,35 @@ def test_what_is_drawn() -> None:
     with console.capture() as taken:
         console.print(drawn(story(), "blocks"))
     seen = taken.get()
-    for words in ("tom", "succeeded", "10/10", "█", "0.6000", "0.5000 at step 5", "▀"):
+    for words in (
+        "tom",
+        "succeeded",
+        "10/10",
+        "█",
+        "0.6000",
+        "0.5000 at step 5",
+        "▀",
+        "step 5: a photo of <tom>",
+    ):
         assert words in seen
     assert "38;2;10;20;30" in seen, "the preview's own colour"
     assert "left" not in seen, "an ended run takes no more time"
     with console.capture() as taken:
         console.print(drawn(story(), "none"))
     assert "▀" not in taken.get()
+
+
+@pytest.mark.parametrize("width", [40, 62, 100, 200])
+def test_words_are_whole_in_narrow_terminals(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
+    told = TrainingStory(concept="tom", run="r1")
+    for event in TOLD[:4]:
+        told.hear(event)
+    with console.capture() as taken:
+        console.print(drawn(told, "none", width))
+    assert "running" in taken.get()
+    if width > 60:
+        assert "1/10  2.0 steps/s, 0:04 left" in Text.from_ansi(taken.get()).plain
 
 
 def test_a_live_terminal_ends_with_the_last_picture_of_the_run() -> None:

@@ -40,7 +40,8 @@ def say(text: str) -> None:
 
 def remark(text: str) -> None:
     """A line beside the answer."""
-    remarks().print(Text(clean(text)), soft_wrap=True)
+    console = remarks()
+    console.print(Text(clean(text)), soft_wrap=not console.is_terminal)
 
 
 def document(value: object) -> None:

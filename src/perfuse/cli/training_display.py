@@ -86,7 +86,7 @@ class TrainingDisplay:
     def _place(self, live: Live, event: PreviewPicture) -> None:
         """Put a picture above what is live; the protocols know no way to redraw around one."""
         live.stop()
-        self._console.print(Text(f"step {event.step}: {clean(event.prompt)}", style="dim"))
+        self._console.print(_caption(self.story.concept, event))
         terminal_pictures.show(
             event.picture, self._console.file, columns=_PREVIEW_COLUMNS, rows=_PREVIEW_ROWS
         )
@@ -133,11 +133,10 @@ def drawn(
     if curves.row_count:
         parts.append(curves)
     if story.preview is not None and way == "blocks":
-        about = f"step {story.preview.step}: {clean(story.preview.prompt)}"
         parts.append(
             terminal_pictures.blocks(story.preview.picture, _PREVIEW_COLUMNS, _PREVIEW_ROWS)
         )
-        parts.append(Text(about, style="dim"))
+        parts.append(_caption(story.concept, story.preview))
     return Group(*parts)
 
 
@@ -169,6 +168,12 @@ def _head(story: TrainingStory, room: int) -> RenderableType:
         Text("" if ended else pace, style="dim"),
     )
     return row
+
+
+def _caption(concept: str, preview: PreviewPicture) -> Text:
+    # The Trainer's placeholder is the empty one; people know the concept's own.
+    prompt = preview.prompt.replace("<>", f"<{concept}>")
+    return Text(clean(f"step {preview.step}: {prompt}"), style="dim")
 
 
 def _curve(name: str, values: list[float], room: int) -> tuple[Text, Text]:

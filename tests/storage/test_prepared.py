@@ -24,6 +24,7 @@ from sqlalchemy import (
     delete,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -162,6 +163,46 @@ def test_a_statement_of_a_table_that_is_gone_is_refused(database: Database) -> N
     assert isinstance(caught.value.__cause__, DBAPIError)
     # The connection is as good as before.
     assert database.read(FIRST_TWO.all) == []
+
+
+def test_a_percent_sign_is_one(database: Database) -> None:
+    threes = Prepared(select(THINGS.c.name).where(THINGS.c.count % 5 == 3))
+    for name, count in (("tom", 13), ("tim", 12)):
+        row = thing(name, count=count)
+        database.transact(lambda connection, row=row: INSERT.run(connection, **row))
+    assert database.read(threes.all) == [("tom",)]
+
+
+def test_a_transaction_is_one_whoever_runs_its_statements(database: Database) -> None:
+    def work(connection: Any) -> None:
+        INSERT.run(connection, **thing("tom"))
+        connection.execute(insert(THINGS).values(**thing("tim")))
+        INSERT.run(connection, **thing("ann"))
+        raise LookupError
+
+    # More than once: what a connection has prepared outlasts what is taken back.
+    for _ in range(3):
+        with pytest.raises(LookupError):
+            database.transact(work)
+    assert database.read(FIRST_TWO.all) == []
+
+
+def test_a_connection_that_died_is_replaced() -> None:
+    end_others = text(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with (
+        fresh_database("postgresql") as url,
+        closing(Database(url)) as database,
+        closing(Database(url)) as other,
+    ):
+        THINGS.create(database.engine)
+        for change in (database.transact, database.hasten, database.read):
+            assert change(FIRST_TWO.all) == []
+            ended = other.read(lambda connection: connection.scalars(end_others).all())
+            assert True in ended
+            assert change(FIRST_TWO.all) == []
 
 
 def test_one_statement_serves_both_databases() -> None:

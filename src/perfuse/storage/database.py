@@ -105,7 +105,8 @@ class Database:
 
         It saves the wait for the disk. It is durable as soon as a later transaction is, so that
         what is kept is never without what came before it. On PostgreSQL `work` must be one
-        statement, which saves the two that would be around it; on SQLite it is one transaction.
+        statement, which saves the two that would be around it, and which may be done twice where a
+        connection breaks; on SQLite it is one transaction.
 
         Raises:
             Unavailable, Aborted: as `transact`.
@@ -234,7 +235,8 @@ def _engine(url: URL, connections: int, *, hasty: bool = False, **options: Any) 
         settings = "-c statement_timeout=10000 -c lock_timeout=5000"
         if hasty:
             settings += " -c synchronous_commit=off"
-        arguments = {"options": settings, "connect_timeout": 5}
+        # Where psycopg prepares statements it drops all of a connection's, ours too, at a rollback.
+        arguments = {"options": settings, "connect_timeout": 5, "prepare_threshold": None}
         return create_engine(url, connect_args=arguments, **pool)
     except NoSuchModuleError as error:
         raise InvalidArgument(f"{error}. pip install 'perfuse[storage]'") from None

@@ -41,7 +41,8 @@ class Prepared:
         Raises:
             DBAPIError: as from `Connection.execute`.
         """
-        rows: list[Any] = self._perform(connection, values, _Compiled.rows)
+        compiled = self._of(connection.dialect)
+        rows: list[Any] = self._perform(connection, compiled, values, compiled.rows)
         return rows
 
     def first(self, connection: Connection, **values: Any) -> Any | None:
@@ -51,32 +52,33 @@ class Prepared:
 
     def run(self, connection: Connection, **values: Any) -> int:
         """How many rows it changed."""
-        changed: int = self._perform(connection, values, _rowcount)
+        compiled = self._of(connection.dialect)
+        changed: int = self._perform(connection, compiled, values, compiled.changed)
         return changed
+
+    def _of(self, dialect: Dialect) -> _Compiled:
+        compiled = self._compiled.get(dialect.name)
+        if compiled is None:
+            kind = _OnPostgreSQL if dialect.driver == "psycopg" else _Compiled
+            compiled = self._compiled[dialect.name] = kind(self._statement, self._columns, dialect)
+        return compiled
 
     def _perform(
         self,
         connection: Connection,
+        compiled: _Compiled,
         values: dict[str, Any],
-        take: Callable[[_Compiled, Any], Any],
+        take: Callable[[Any], Any],
     ) -> Any:
-        dialect = connection.dialect
-        compiled = self._compiled.get(dialect.name)
-        if compiled is None:
-            compiled = _Compiled(self._statement, self._columns, dialect)
-            self._compiled[dialect.name] = compiled
-        parameters = compiled.parameters(values)
-        cursor = connection.connection.cursor()
+        converted = compiled.converted(values)
+        driver: Any = connection.connection.dbapi_connection
         try:
-            cursor.execute(compiled.text, parameters)
-            return take(compiled, cursor)
-        except dialect.loaded_dbapi.Error as error:
+            return compiled.run(driver, converted, take)
+        except connection.dialect.loaded_dbapi.Error as error:
             # As where SQLAlchemy runs a statement: it drops connections that are dead, and raises
             # its own kind of error.
-            connection._handle_dbapi_exception(error, compiled.text, parameters, cursor, None)
+            connection._handle_dbapi_exception(error, compiled.text, converted, None, None)
             raise
-        finally:
-            cursor.close()
 
 
 class _Compiled:
@@ -102,39 +104,70 @@ class _Compiled:
         self._row: Any = namedtuple("Row", keys)  # type: ignore[misc]
         self._results: list[tuple[int, Convert]] | None = None
 
-    def parameters(self, values: dict[str, Any]) -> Any:
-        """The values as the driver takes them."""
+    def converted(self, values: dict[str, Any]) -> dict[str, Any]:
+        """All values, by name, as the driver takes them."""
         for name, convert in self._binds.items():
             if name in values:
                 values[name] = convert(values[name])
-        if self._constants:
-            values = self._constants | values
-        return values if self._order is None else [values[name] for name in self._order]
+        return self._constants | values if self._constants else values
+
+    def run(self, driver: Any, values: dict[str, Any], take: Callable[[Any], Any]) -> Any:
+        """Run it on a connection of the driver, and take from what comes of it."""
+        order = self._order
+        cursor = driver.cursor()
+        try:
+            cursor.execute(self.text, values if order is None else [values[name] for name in order])
+            return take(cursor)
+        finally:
+            cursor.close()
+
+    def changed(self, cursor: Any) -> int:
+        """How many rows were changed."""
+        count: int = cursor.rowcount
+        return count
 
     def rows(self, cursor: Any) -> list[Any]:
         """The rows that a cursor gives, their values converted."""
+        return self._rows(cursor.fetchall(), lambda: [each[1] for each in cursor.description])
+
+    def _rows(self, given: Sequence[Any], types: Callable[[], Sequence[Any]]) -> list[Any]:
         if self._results is None:
-            self._results = self._converters(cursor.description)
+            self._results = self._converters(types())
         make = self._row._make
         if not self._results:
-            return [make(row) for row in cursor.fetchall()]
+            return [make(row) for row in given]
         rows = []
-        for each in cursor.fetchall():
+        for each in given:
             row = list(each)
             for index, convert in self._results:
                 row[index] = convert(row[index])
             rows.append(make(row))
         return rows
 
-    def _converters(self, description: Sequence[Any]) -> list[tuple[int, Convert]]:
+    def _converters(self, types: Sequence[Any]) -> list[tuple[int, Convert]]:
         found = []
-        for index, (kind, column) in enumerate(zip(self._types, description, strict=True)):
-            convert = kind.dialect_impl(self._dialect).result_processor(self._dialect, column[1])
+        for index, (kind, told) in enumerate(zip(self._types, types, strict=True)):
+            convert = kind.dialect_impl(self._dialect).result_processor(self._dialect, told)
             if convert is not None:
                 found.append((index, convert))
         return found
 
 
-def _rowcount(_: _Compiled, cursor: Any) -> int:
-    changed: int = cursor.rowcount
-    return changed
+class _OnPostgreSQL(_Compiled):
+    """A statement that libpq runs."""
+
+    def __init__(self, statement: Executable, columns: list[str] | None, dialect: Dialect) -> None:
+        from perfuse.storage.prepared_postgresql import Statement
+
+        super().__init__(statement, columns, dialect)
+        self._server = Statement(self.text)
+
+    def run(self, driver: Any, values: dict[str, Any], take: Callable[[Any], Any]) -> Any:
+        return take(self._server.run(driver, values))
+
+    def changed(self, answer: Any) -> int:
+        count: int = answer.changed
+        return count
+
+    def rows(self, answer: Any) -> list[Any]:
+        return self._rows(answer.rows(), lambda: answer.types)

@@ -124,6 +124,25 @@ def test_a_live_terminal_ends_with_the_last_picture_of_the_run() -> None:
     assert "\x1b[?25h" in file.getvalue(), "the cursor is back"
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_picture_above_what_is_live_is_not_drawn_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERFUSE_PICTURES", "kitty")
+    file = Terminal()
+    console = Console(file=file, width=120, force_terminal=True, color_system="truecolor")
+    with TrainingDisplay(TrainingStory(concept="tom", run="r1"), console) as display:
+        for event in TOLD:
+            display.hear(event)
+    before, _, after = file.getvalue().partition("step 5: a photo of <tom>")
+    assert "\x1b[1A" in before, "what is live is drawn over itself"
+    picture, _, _ = after.partition("\x1b[1mtom")
+    assert "\x1b_Gf=100" in picture
+    assert "\x1b[1A" not in picture, "the cursor goes up no line between picture and next frame"
+
+
 def test_plain_lines_where_nothing_can_be_redrawn() -> None:
     file = io.StringIO()
     console = Console(file=file, width=200)

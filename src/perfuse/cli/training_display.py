@@ -42,21 +42,10 @@ class TrainingDisplay:
         self._live: Live | None = None
         self._quiet = quiet
         self._told = 0.0
-        if self._console.is_terminal and not quiet:
-            self._live = Live(
-                get_renderable=self._drawn,
-                console=self._console,
-                refresh_per_second=8,
-                transient=True,
-            )
 
     def __enter__(self) -> Self:
-        if self._live is not None:
-            try:
-                self._live.start()
-            except BaseException:  # An interruption between the cursor's vanishing and our exit.
-                self._live.stop()
-                raise
+        if self._console.is_terminal and not self._quiet:
+            self._start()
         return self
 
     def __exit__(
@@ -78,19 +67,33 @@ class TrainingDisplay:
         if self._live is None:
             self._tell(event)
         elif isinstance(event, PreviewPicture) and self._way in ("kitty", "iterm2"):
-            self._place(self._live, event)
+            self._live.stop()
+            self._place(event)
+            self._start()
+
+    def _start(self) -> None:
+        # Anew each time: one that was stopped remembers lines that are no longer its own.
+        self._live = Live(
+            get_renderable=self._drawn,
+            console=self._console,
+            refresh_per_second=8,
+            transient=True,
+        )
+        try:
+            self._live.start()
+        except BaseException:  # An interruption between the cursor's vanishing and our exit.
+            self._live.stop()
+            raise
 
     def _drawn(self) -> RenderableType:
         return drawn(self.story, self._way, self._console.width)
 
-    def _place(self, live: Live, event: PreviewPicture) -> None:
+    def _place(self, event: PreviewPicture) -> None:
         """Put a picture above what is live; the protocols know no way to redraw around one."""
-        live.stop()
         self._console.print(_caption(self.story.concept, event))
         terminal_pictures.show(
             event.picture, self._console.file, columns=_PREVIEW_COLUMNS, rows=_PREVIEW_ROWS
         )
-        live.start()
 
     def _tell(self, event: TrainingEvent) -> None:
         """A line, where lines stay: each change of state, each better validation, some steps."""

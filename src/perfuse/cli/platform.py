@@ -7,23 +7,19 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from queue import Empty, SimpleQueue
-from types import FrameType
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from perfuse.cli.child_process import ChildProcess
 from perfuse.cli.exits import Exit, Failure
 from perfuse.cli.platform_home import PlatformHome
 from perfuse.cli.service_settings import PlatformSettings, environment
+from perfuse.cli.signals import Signals
 from perfuse.client import BaseModel, Client, Connection
 from perfuse.client.health import SERVICES, check
 from perfuse.errors import FailedPrecondition, NotFound, Unavailable
 
-__all__ = [
-    *("TITLES", "Interrupted", "Platform", "ServiceDied", "Signals", "require_free_ports"),
-]
+__all__ = ["TITLES", "Interrupted", "Platform", "ServiceDied", "require_free_ports"]
 
 TITLES = {"registry": "Registry", "trainer": "Trainer", "renderer": "Renderer"}
 _POLL_SECONDS = 0.1
@@ -54,39 +50,6 @@ class ServiceDied(Failure):
             reason="SERVICE_DIED",
             exit=Exit.REFUSED,
         )
-
-
-class Signals:
-    """SIGINT, SIGTERM and SIGHUP, heard one by one while the context lasts."""
-
-    def __init__(self) -> None:
-        # Of all queues, the one that a handler may put into at any moment.
-        self._told: SimpleQueue[int] = SimpleQueue()
-
-    @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Nothing but this hears them."""
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        # Whoever ignores it, as `nohup` has it, goes on.
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            numbers.append(signal.SIGHUP)
-        before = {number: signal.signal(number, self._hear) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def came(self, seconds: float) -> bool:
-        """Whether one came, within so many seconds."""
-        try:
-            self._told.get(timeout=seconds)
-        except Empty:
-            return False
-        return True
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        self._told.put(number)
 
 
 def require_free_ports(settings: PlatformSettings) -> None:
@@ -174,9 +137,10 @@ class Platform:
                     waiting.remove(service)
                     told(service, time.monotonic() - began)
             if time.monotonic() - began > _START_SECONDS:
+                late = [*waiting, *(f"base-{name}" for name in self._describing)][0]
                 raise Unavailable(
-                    f"the {TITLES[waiting[0]]} is not ready after {_START_SECONDS:g} seconds; see "
-                    f"{self._home.logs / waiting[0]}.log"
+                    f"not everything is ready after {_START_SECONDS:g} seconds; see "
+                    f"{self._home.logs / late}.log"
                 )
         self._register()
         self._home.leave(self.connection)

@@ -68,11 +68,11 @@ def up(
         Interrupted,
         Platform,
         ServiceDied,
-        Signals,
         require_free_ports,
     )
     from perfuse.cli.platform_home import PlatformHome
     from perfuse.cli.service_settings import PlatformSettings
+    from perfuse.cli.signals import Signals
     from perfuse.cli.up_display import Starting, tell_ready
 
     began = time.monotonic()

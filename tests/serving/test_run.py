@@ -153,6 +153,7 @@ class TestEnd:
                     pass
                 assert await watch.read() is grpc.aio.EOF
                 assert await refused(served) is grpc.StatusCode.UNAVAILABLE
+                assert edge.draining
                 go.set()
                 assert (await call).count == 7
                 await stopping

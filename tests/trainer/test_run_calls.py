@@ -86,8 +86,8 @@ class Calls:
 class Desk:
     """A Trainer's front door without workers, and a Registry."""
 
-    def __init__(self, shop: Workshop, trainer: Any, registry: Any) -> None:
-        self.shop, self.trainer, self.registry = shop, trainer, registry
+    def __init__(self, shop: Workshop, trainer: Any, registry: Any, edge: Edge) -> None:
+        self.shop, self.trainer, self.registry, self.edge = shop, trainer, registry, edge
 
     def tenant(self) -> Calls:
         calls = Calls(self, f"tenant-{uuid4().hex[:8]}")
@@ -132,7 +132,7 @@ def desk(
                 grpc.insecure_channel(target, options=options) as trainer,
                 grpc.insecure_channel(registry.target, options=options) as beside,
             ):
-                yield Desk(shop, TrainerServiceStub(trainer), RegistryServiceStub(beside))
+                yield Desk(shop, TrainerServiceStub(trainer), RegistryServiceStub(beside), edge)
         finally:
             _on_loop(stack.aclose())
             registry.kill()
@@ -380,6 +380,22 @@ class TestWatch:
         # Who was cut off goes on where it was; who knows everything is told so at once.
         for after in range(len(heard) + 1):
             assert list(acme.watch(run.name, after)) == heard[after:]
+
+    def test_a_server_that_ends_lets_its_watchers_go_on_elsewhere(
+        self, desk: Desk, acme: Calls, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = acme.run(**BASE)
+        self.tell(desk, run, 1)
+        events = acme.watch(run.name)
+        heard = [next(events) for _ in range(3)]
+        monkeypatch.setattr(desk.edge, "draining", True)
+        with pytest.raises(grpc.RpcError) as refusal:
+            heard.extend(events)
+        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+        monkeypatch.undo()
+        desk.shop.claims.cancelled(self.claim)
+        rest = list(acme.watch(run.name, heard[-1].sequence))
+        assert [each.sequence for each in heard + rest] == list(range(1, len(heard + rest) + 1))
 
     def test_a_preview_comes_with_its_picture(self, desk: Desk, acme: Calls) -> None:
         run = acme.run(**BASE)

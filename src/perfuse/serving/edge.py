@@ -121,6 +121,8 @@ class Edge:
         self._tracer = tracer
         self._log = structlog.get_logger("perfuse.serving")
         self._measures: dict[tuple[type, str], _Measures] = {}
+        self.draining = False
+        """Whether the server is about to end: what could go on for hours should end now."""
 
     async def close(self) -> None:
         """Give up what waits for a thread, and wait for what runs on one."""

@@ -169,6 +169,7 @@ class Server:
     async def stop(self, grace: float | None = None) -> None:
         """Tell NOT_SERVING, let calls in flight end, then call the hooks."""
         self.health.drain()
+        self.edge.draining = True
         if self._probing is not None:
             self._probing.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -9,7 +9,13 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from perfuse.client.registry import RegistryClient
-from perfuse.errors import ConceptDeleted, DataLoss, InvalidArgument, NotFound
+from perfuse.errors import (
+    ConceptDeleted,
+    DataLoss,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 from perfuse.names import BaseModelName, ConceptName, ImageSetName, TenantName, TrainingRunName
 from perfuse.serving.edge import Call, Edge
 from perfuse.serving.guard import rpc
@@ -111,6 +117,12 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
                 # Whoever asks for what comes after the end is told so at once.
                 run = await call.in_thread(self._runs.get, tenant, name)
                 ended = run.state.is_final and after >= run.next_sequence - 1
+                if self.edge.draining and not ended:
+                    # A run may take hours; the grace is for calls that end by themselves.
+                    raise Unavailable(
+                        "the Trainer is ending; the run goes on. Watch again with after_sequence "
+                        f"{after}"
+                    )
                 if not ended:
                     await asyncio.sleep(_WATCH_PAUSE)
 

@@ -7,26 +7,27 @@ from __future__ import annotations
 
 SIGHTINGS: dict[tuple[int, str], str] = {
     (1, "quick"): (
-        "Turned up from 0.5, the bias does not lead back to the base's pictures. At 1.1 sunglasses "
-        "and chair are not drawn at all, at 0.8 they are missing in company, and the cat loses its "
-        "face: s is 1.0 to 1.1 at the concept's word, so that the edit takes the whole "
-        "super-category away there, and a gate that is half closed puts too little back. The "
-        "useful end of the front on this base is between 0.5 and 0.8, and the default of LOCAL, 0.7, is "
-        "inside the part where worn things and seats begin to vanish; that is a default to look at "
-        "in the full form. At 0.2 the stripes come through and take hold of the scene. A hundred "
-        "steps of eight rows are too few for colour and pattern under LOCAL."
+        "Turned up from 0.5, the bias does not lead back to the base's pictures. At 1.1 "
+        "sunglasses and chair are not drawn at all, at 0.8 they are missing in company, and "
+        "the cat loses its face: s is 1.0 to 1.1 at the concept's word, so that the edit "
+        "takes the whole super-category away there, and a gate that is half closed puts too "
+        "little back. The useful end of the front on this base is between 0.5 and 0.8, and "
+        "the default of LOCAL, 0.7, is inside the part where worn things and seats begin to "
+        "vanish; that is a default to look at in the full form. At 0.2 the stripes come "
+        "through and take hold of the scene. A hundred steps of eight rows are too few for "
+        "colour and pattern under LOCAL."
     ),
     (2, "quick"): (
-        "Within the reduced form's hundred steps TRAINED_K alone has learned the orange cat with "
-        "its white stripes; LOCAL and GLOBAL have its colours in part and no stripes. So the "
-        "locked fronts lie lower in likeness and farther to the right, and what both reach is little: the "
-        "comparison needs the full form's longer lessons. GLOBAL keeps the figure at biases where "
-        "LOCAL loses it (0.8), since its keys are not edited. The scene is obeyed everywhere, so "
-        "that this base gives GLOBAL nothing to win there."
+        "Within the reduced form's hundred steps TRAINED_K alone has learned the orange cat "
+        "with its white stripes; LOCAL and GLOBAL have its colours in part and no stripes. So "
+        "the locked fronts lie lower in likeness and farther to the right, and what both "
+        "reach is little: the comparison needs the full form's longer lessons. GLOBAL keeps "
+        "the figure at biases where LOCAL loses it (0.8), since its keys are not edited. The "
+        "scene is obeyed everywhere, so that this base gives GLOBAL nothing to win there."
     ),
     (5, "quick"): (
-        "From one picture the colours are much as from five, and at bias 0.2 scene and companions "
-        "suffer more: the over-fitting that the paper mentions."
+        "From one picture the colours are much as from five, and at bias 0.2 scene and "
+        "companions suffer more: the over-fitting that the paper mentions."
     ),
 }
 """Claim's number and form → what was seen."""

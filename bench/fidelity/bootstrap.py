@@ -91,6 +91,22 @@ def ahead(ours: tuple[Array, Array], theirs: tuple[Array, Array]) -> Array:
     return found
 
 
+def compare(
+    ours: tuple[str, tuple[Array, Array]], theirs: tuple[str, tuple[Array, Array]]
+) -> dict[str, dict[str, Any]]:
+    """Two fronts, each with its name, both ways: text at equal likeness, likeness at equal text.
+
+    One front may lie so far above the other that they share no likeness; then the second says so.
+    """
+    names = f"{ours[0]} − {theirs[0]}"
+    text = interval(ahead(ours[1], theirs[1]))
+    likeness = interval(ahead(ours[1][::-1], theirs[1][::-1]))
+    return {
+        f"text at equal likeness, {names}": {"verdict": verdict(text), **text},
+        f"likeness at equal text, {names}": {"verdict": verdict(likeness), **likeness},
+    }
+
+
 def _envelope(at: Array, likeness: Array, text: Array) -> Array:
     """The highest text similarity that a sweep reaches at each likeness or above it."""
     beyond = likeness >= at[:, None]

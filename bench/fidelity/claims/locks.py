@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.fidelity.bootstrap import ahead, interval, verdict
+from bench.fidelity.bootstrap import ahead, compare, interval, verdict
 from bench.fidelity.contact import rows_of
 from bench.fidelity.fronts import Front, alone, nearest, sweep
 from bench.fidelity.lab import Lab
@@ -32,10 +32,9 @@ LOCKS = ("LOCAL", "GLOBAL", "TRAINED_K")
 def measure(lab: Lab) -> dict[str, Any]:
     """Three sweeps over bias; LOCAL and GLOBAL from the same adapters."""
     fronts = {lock: _front(lab, lock) for lock in LOCKS}
-    verdicts = {}
+    verdicts: dict[str, Any] = {}
     for ours, theirs in (("LOCAL", "TRAINED_K"), ("GLOBAL", "TRAINED_K"), ("GLOBAL", "LOCAL")):
-        found = interval(ahead(fronts[ours].pair, fronts[theirs].pair))
-        verdicts[f"text, {ours} − {theirs}"] = {"verdict": verdict(found), **found}
+        verdicts |= compare((ours, fronts[ours].pair), (theirs, fronts[theirs].pair))
     for theirs in ("LOCAL", "TRAINED_K"):
         found = interval(ahead(_variety(fronts["GLOBAL"]), _variety(fronts[theirs])))
         verdicts[f"variety, GLOBAL − {theirs}"] = {"verdict": verdict(found), **found}

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.fidelity.bootstrap import ahead, interval, verdict
+from bench.fidelity.bootstrap import compare
 from bench.fidelity.contact import rows_of
 from bench.fidelity.fronts import Front, alone, nearest, sweep
 from bench.fidelity.lab import Lab, Setting
@@ -25,8 +25,8 @@ STATEMENT = (
 RULE = (
     "Each peer has the learning rate at which the sum of its likeness and text similarity on these "
     "very prompts is highest, which favours it. Holds if our text similarity minus the peer's at "
-    "equal likeness has an interval above 0. Undecided also where the two share no likeness; then "
-    "the table says who has more of which."
+    "equal likeness has an interval above 0. A peer may have more likeness than we reach at all; "
+    "so likeness at equal text similarity is told as well."
 )
 
 
@@ -57,11 +57,10 @@ def measure(lab: Lab) -> dict[str, Any]:
     lora_rate, _, lora_tried = best_rate(lab, LORA)
     lesson = lab.lesson(method=LORA, rate=lora_rate)
     lora = sweep(lab, LORA, lesson, Rendering(), "scale", lab.form.scales)
-    verdicts = {}
+    verdicts: dict[str, Any] = {}
     for lock, front in ours.items():
         for peer in (inversion, lora):
-            found = interval(ahead(front.pair, peer.pair))
-            verdicts[f"text, {lock} − {peer.name}"] = {"verdict": verdict(found), **found}
+            verdicts |= compare((lock, front.pair), (peer.name, peer.pair))
     everyone = [*ours.values(), inversion, lora, alone(lab)]
     return {
         "fronts": [front.record() for front in everyone],

@@ -25,9 +25,26 @@ SIGHTINGS: dict[tuple[int, str], str] = {
         "the figure at biases where LOCAL loses it (0.8), since its keys are not edited. The "
         "scene is obeyed everywhere, so that this base gives GLOBAL nothing to win there."
     ),
+    (3, "quick"): (
+        "The claim is not seen here. The LoRA has the cat's stripes and the chair's from a "
+        "hundred steps, keeps the scene, and at half scale has more likeness than our method "
+        "reaches at any bias, with a text similarity that is about that of our best. It pays "
+        "elsewhere: it changes the super-category for everything in the picture, so that the "
+        "rabbit on the chair is striped too, and companions are lost at full scale. Textual "
+        "inversion hardly leaves the base. Its best learning rate and the LoRA's are at the "
+        "edge of the two tried, so that the peers may do better still. TRAINED_K, the same "
+        "method with keys free, is far ahead of LOCAL in likeness within this budget, so that "
+        "the pictures and the draws are not the cause. Whether it is the locked keys or the "
+        "number of steps, the full form's longer lessons have to say."
+    ),
     (5, "quick"): (
         "From one picture the colours are much as from five, and at bias 0.2 scene and "
         "companions suffer more: the over-fitting that the paper mentions."
+    ),
+    (6, "quick"): (
+        "A lower training bias does not make a worse front but moves it: at the same "
+        "rendering bias there is less of the concept, and the figure vanishes earlier, so "
+        "that a rendering bias belongs to the bias that was trained with."
     ),
 }
 """Claim's number and form → what was seen."""

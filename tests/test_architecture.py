@@ -92,6 +92,7 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse.storage.blobs_s3": {*STORAGE, "certifi", "minio", "urllib3"},
     "perfuse.storage.columns": {*STORAGE, "sqlalchemy", "sqlmodel"},
     "perfuse.storage.filter_grammar": {*STORAGE, "lark"},
+    "perfuse.storage.prepared_postgresql": {*STORAGE, "psycopg", "sqlalchemy"},
     "perfuse.storage.requests": {*STORAGE, "pydantic", "sqlalchemy"},
     "perfuse.storage.schema": {*STORAGE, "alembic", "sqlalchemy"},
     "perfuse.storage.settings": {*STORAGE, "perfuse.serving", "pydantic"},
@@ -99,6 +100,9 @@ ALLOWED: dict[str, set[str]] = {
     # Rules know SQL and no gRPC; only the edge of the service knows the wire.
     "perfuse_registry": {*RULES, "sqlalchemy"},
     "perfuse_registry.__main__": {*RULES, "perfuse.serving", "perfuse.v1"},
+    "perfuse_registry.installation_calls": {
+        *(*RULES, "google", "perfuse.serving", "perfuse.v1"),
+    },
     "perfuse_registry.messages": {*RULES, "google", "perfuse.v1"},
     "perfuse_registry.migrations": {*RULES, "alembic", "sqlalchemy"},
     "perfuse_registry.servicer": {*RULES, "google", "perfuse.serving", "perfuse.v1"},

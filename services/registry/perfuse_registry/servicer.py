@@ -7,28 +7,21 @@ from google.protobuf.message import Message
 
 from perfuse.names import (
     AliasName,
-    BaseModelName,
     ConceptName,
     TenantName,
     VersionName,
 )
-from perfuse.serving.edge import Call, Edge
+from perfuse.serving.edge import Call
 from perfuse.serving.guard import rpc
-from perfuse.storage.requests import Mutation
 from perfuse.v1 import registry_pb2 as wire
-from perfuse.v1.registry_pb2_grpc import RegistryServiceServicer
 from perfuse_registry import messages
 from perfuse_registry.catalog import concepts, versions
 from perfuse_registry.catalog.ownership import require_own
-from perfuse_registry.registry import Registry
+from perfuse_registry.installation_calls import InstallationCalls, mutation
 
 
-class RegistryServicer(RegistryServiceServicer):
+class RegistryServicer(InstallationCalls):
     """Answers the Registry's calls; the caller's tenant comes from the edge."""
-
-    def __init__(self, registry: Registry, edge: Edge) -> None:
-        self.edge = edge
-        self._registry = registry
 
     # Concepts.
 
@@ -37,7 +30,7 @@ class RegistryServicer(RegistryServiceServicer):
         parent, sent = TenantName.parse(request.parent, "parent"), request.concept
         made = await call.in_thread(
             self._registry.concepts.create,
-            _mutation(call, request.request_id),
+            mutation(call, request.request_id),
             ConceptName(parent.tenant, request.concept_id),
             super_category=sent.super_category,
             display_name=sent.display_name,
@@ -70,7 +63,7 @@ class RegistryServicer(RegistryServiceServicer):
         sent = request.concept
         changed = await call.in_thread(
             self._registry.concepts.update,
-            _mutation(call, request.request_id),
+            mutation(call, request.request_id),
             ConceptName.parse(sent.name, "concept.name"),
             sent.etag,
             messages.changes(sent, request.update_mask, concepts.MUTABLE, {"super_category"}),
@@ -81,7 +74,7 @@ class RegistryServicer(RegistryServiceServicer):
     async def DeleteConcept(self, request: wire.DeleteConceptRequest, call: Call) -> wire.Concept:
         deleted = await call.in_thread(
             self._registry.concepts.delete,
-            _mutation(call, request.request_id),
+            mutation(call, request.request_id),
             ConceptName.parse(request.name),
             request.etag,
             force=request.force,
@@ -94,7 +87,7 @@ class RegistryServicer(RegistryServiceServicer):
     ) -> wire.Concept:
         restored = await call.in_thread(
             self._registry.concepts.undelete,
-            _mutation(call, request.request_id),
+            mutation(call, request.request_id),
             ConceptName.parse(request.name),
             request.etag,
         )
@@ -106,7 +99,7 @@ class RegistryServicer(RegistryServiceServicer):
     async def CreateVersion(self, request: wire.CreateVersionRequest, call: Call) -> wire.Version:
         made = await call.in_thread(
             self._registry.versions.create,
-            _mutation(call, request.request_id),
+            mutation(call, request.request_id),
             ConceptName.parse(request.parent, "parent"),
             request.adapter,
             request.digest,
@@ -142,7 +135,7 @@ class RegistryServicer(RegistryServiceServicer):
         sent = request.version
         changed = await call.in_thread(
             self._registry.versions.update,
-            _mutation(call, request.request_id),
+            mutation(call, request.request_id),
             VersionName.parse(sent.name, "version.name"),
             sent.etag,
             messages.changes(sent, request.update_mask, versions.MUTABLE, {"training_run"}),
@@ -153,7 +146,7 @@ class RegistryServicer(RegistryServiceServicer):
     async def DeleteVersion(self, request: wire.DeleteVersionRequest, call: Call) -> Empty:
         await call.in_thread(
             self._registry.versions.delete,
-            _mutation(call, request.request_id),
+            mutation(call, request.request_id),
             VersionName.parse(request.name),
             request.etag,
         )
@@ -192,7 +185,7 @@ class RegistryServicer(RegistryServiceServicer):
         parent = ConceptName.parse(request.parent, "parent")
         made = await call.in_thread(
             self._registry.aliases.create,
-            _mutation(call, request.request_id),
+            mutation(call, request.request_id),
             parent.alias(request.alias_id),
             VersionName.parse(request.alias.version, "alias.version"),
         )
@@ -222,7 +215,7 @@ class RegistryServicer(RegistryServiceServicer):
         sent = request.alias
         moved = await call.in_thread(
             self._registry.aliases.move,
-            _mutation(call, request.request_id),
+            mutation(call, request.request_id),
             AliasName.parse(sent.name, "alias.name"),
             VersionName.parse(sent.version, "alias.version"),
             sent.etag,
@@ -233,7 +226,7 @@ class RegistryServicer(RegistryServiceServicer):
     async def DeleteAlias(self, request: wire.DeleteAliasRequest, call: Call) -> Empty:
         await call.in_thread(
             self._registry.aliases.delete,
-            _mutation(call, request.request_id),
+            mutation(call, request.request_id),
             AliasName.parse(request.name),
             request.etag,
         )
@@ -251,91 +244,6 @@ class RegistryServicer(RegistryServiceServicer):
             moves=[messages.alias_move(move, name.parent) for move in page.items],
             next_page_token=page.next_page_token,
         )
-
-    # Base models.
-
-    @rpc(role="operator")
-    async def CreateBaseModel(
-        self, request: wire.CreateBaseModelRequest, call: Call
-    ) -> wire.BaseModel:
-        made = await call.in_thread(
-            self._registry.base_models.create,
-            _mutation(call, request.request_id),
-            messages.described_base_model(request.base_model_id, request.base_model),
-        )
-        return messages.base_model(made)
-
-    @rpc
-    async def GetBaseModel(self, request: wire.GetBaseModelRequest, call: Call) -> wire.BaseModel:
-        name = BaseModelName.parse(request.name)
-        return messages.base_model(await call.in_thread(self._registry.base_models.get, name))
-
-    @rpc
-    async def ListBaseModels(
-        self, request: wire.ListBaseModelsRequest, call: Call
-    ) -> wire.ListBaseModelsResponse:
-        page = await call.in_thread(
-            self._registry.base_models.list, call.caller.tenant, messages.query(request)
-        )
-        return wire.ListBaseModelsResponse(
-            base_models=map(messages.base_model, page.items),
-            next_page_token=page.next_page_token,
-        )
-
-    @rpc(role="operator")
-    async def DeleteBaseModel(self, request: wire.DeleteBaseModelRequest, call: Call) -> Empty:
-        await call.in_thread(
-            self._registry.base_models.delete,
-            _mutation(call, request.request_id),
-            BaseModelName.parse(request.name),
-            request.etag,
-        )
-        return Empty()
-
-    # Questions and upkeep.
-
-    @rpc
-    async def CheckCompatibility(
-        self, request: wire.CheckCompatibilityRequest, call: Call
-    ) -> wire.CheckCompatibilityResponse:
-        differences = await call.in_thread(
-            self._registry.checks.compatibility,
-            call.caller.tenant,
-            VersionName.parse(request.version, "version"),
-            BaseModelName.parse(request.base_model, "base_model"),
-        )
-        return wire.CheckCompatibilityResponse(compatible=not differences, differences=differences)
-
-    @rpc
-    async def CheckBlend(
-        self, request: wire.CheckBlendRequest, call: Call
-    ) -> wire.CheckBlendResponse:
-        require_own(call.caller.tenant, TenantName.parse(request.parent, "parent"))
-        names = [VersionName.parse(name, "versions") for name in request.versions]
-        return messages.blend_check(
-            await call.in_thread(self._registry.checks.blend, call.caller.tenant, names)
-        )
-
-    @rpc(role="operator")
-    async def VerifyIntegrity(
-        self, request: wire.VerifyIntegrityRequest, call: Call
-    ) -> wire.VerifyIntegrityResponse:
-        return messages.integrity_report(
-            await call.in_thread(self._registry.integrity.verify, request.tenant)
-        )
-
-    @rpc(role="operator")
-    async def CollectGarbage(
-        self, request: wire.CollectGarbageRequest, call: Call
-    ) -> wire.CollectGarbageResponse:
-        return messages.collected(
-            await call.in_thread(self._registry.garbage.collect, dry_run=request.dry_run)
-        )
-
-
-def _mutation(call: Call, request_id: str) -> Mutation:
-    # A UUID is the same in capitals.
-    return Mutation(call.caller.tenant, call.caller.subject, request_id.lower())
 
 
 def request_kinds() -> list[type[Message]]:

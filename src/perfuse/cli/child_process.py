@@ -26,7 +26,8 @@ class ChildProcess:
         name: for people.
         command: of Python, as `-m perfuse_registry serve`.
         log: where it writes what it says.
-        environment: the whole of it.
+        environment: the whole of it, but that Python's modules never come from the folder it is
+            started in.
         keeps: a descriptor that it holds open while it lives.
 
     Attributes:
@@ -49,7 +50,8 @@ class ChildProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
-                env=dict(environment),
+                # Or a file in the folder where a person stands would be imported for a module.
+                env={**environment, "PYTHONSAFEPATH": "1"},
                 start_new_session=True,
                 pass_fds=(keeps,),
                 preexec_fn=_tied_to(os.getpid()),

@@ -8,14 +8,15 @@ from __future__ import annotations
 SIGHTINGS: dict[tuple[int, str], str] = {
     (1, "quick"): (
         "Turned up from 0.5, the bias does not lead back to the base's pictures. At 1.1 "
-        "sunglasses and chair are not drawn at all, at 0.8 they are missing in company, and "
-        "the cat loses its face: s is 1.0 to 1.1 at the concept's word, so that the edit "
-        "takes the whole super-category away there, and a gate that is half closed puts too "
-        "little back. The useful end of the front on this base is between 0.5 and 0.8, and "
-        "the default of LOCAL, 0.7, is inside the part where worn things and seats begin to "
-        "vanish; that is a default to look at in the full form. At 0.2 the stripes come "
-        "through and take hold of the scene. A hundred steps of eight rows are too few for "
-        "colour and pattern under LOCAL."
+        "sunglasses and chair are not drawn at all, at 0.8 they are missing in company. s is "
+        "1.0 to 1.1 at the concept's word, so that the edit takes the whole super-category "
+        "away there; the gate puts back four fifths of the target output at bias 0.8 and a "
+        "third to a half at 1.1, and at the words after it, where s is about 0.2, the edit "
+        "takes and puts nothing back. The useful end of the front is between 0.5 and 0.8. The "
+        "default of LOCAL, 0.7, lies in that part, so it is a default to look at in the full "
+        "form. At 0.2 the stripes come through and take hold of the scene. A hundred steps of "
+        "eight rows are too few for colour and pattern under LOCAL, and likeness at 0.2 and "
+        "0.5 is the same within the interval."
     ),
     (2, "quick"): (
         "Within the reduced form's hundred steps TRAINED_K alone has learned the orange cat "
@@ -42,9 +43,15 @@ SIGHTINGS: dict[tuple[int, str], str] = {
         "companions suffer more: the over-fitting that the paper mentions."
     ),
     (6, "quick"): (
-        "A lower training bias does not make a worse front but moves it: at the same "
-        "rendering bias there is less of the concept, and the figure vanishes earlier, so "
-        "that a rendering bias belongs to the bias that was trained with."
+        "At the same rendering bias an adapter trained at 0.5 has less of its concept and "
+        "loses the figure earlier, so that a rendering bias belongs to the bias that was "
+        "trained with. Of its four points only that at 0.2 is in the useful part, so the "
+        "difference found may be the sweep's coarseness and not the method's: the full form "
+        "has six points there."
+    ),
+    (9, "quick"): (
+        "Bytes and likeness go together: LOCAL's file is a tenth of the LoRA's, and "
+        "TRAINED_K's half as large again as LOCAL's, with most of the LoRA's likeness."
     ),
 }
 """Claim's number and form → what was seen."""

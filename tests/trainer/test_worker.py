@@ -172,17 +172,27 @@ class TestInterruptions:
 
 class TestFailures:
     def test_a_run_that_leaves_the_finite_numbers_fails_alone(
-        self, shop: Workshop, base: BaseModel
+        self, shop: Workshop, base: BaseModel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        good, bad = (
-            shop.run(base, concept="good"),
-            shop.run(base, concept="bad", output_rate=10.0, temperature=1e-6, steps=200),
-        )
+        good, bad = shop.run(base, concept="good"), shop.run(base, concept="bad")
+        spoiled: list[Any] = []
+        real = worker_module.Pack.step
+
+        def step(pack: Any, loops: Any) -> Any:
+            results = real(pack, loops)
+            if not spoiled:
+                spoiled.extend(
+                    each for each in loops if each.adapter().metadata.placeholder == "bad"
+                )
+                with torch.no_grad():
+                    spoiled[0].learning.value_output.fill_(float("inf"))
+            return results
+
+        monkeypatch.setattr(worker_module.Pack, "step", step)
         shop.work(base, pack=2)
         found = shop.read(bad)
-        if found.state is RunState.FAILED:
-            assert found.error_reason == "TRAINING_DIVERGED"
-            assert "output_rate" in found.error_message
+        assert (found.state, found.error_reason) == (RunState.FAILED, "TRAINING_DIVERGED")
+        assert "output_rate" in found.error_message
         assert shop.adapter(good)
 
     def test_another_base_model_than_was_registered(self, shop: Workshop, base: BaseModel) -> None:

@@ -61,6 +61,7 @@ def test_an_example_renders(platform: Platform, taught: str, tmp_path: Path) -> 
         str(tmp_path / f"seed-{seed}.png") for seed in (1, 2)
     ]
     assert f"{taught}/versions/1 (sha256:" in said
+    assert said.count("30 steps, guidance 3\n") == 2
     assert (tmp_path / "seed-1.png").read_bytes() != (tmp_path / "seed-2.png").read_bytes()
 
 

@@ -90,6 +90,10 @@ def environment(service: str, settings: PlatformSettings, home: PlatformHome) ->
     chosen = {
         "GRACE_SECONDS": "10",
         "LOG_FORMAT": "console",
+        # The toybox's colours run over at the 7.5 that larger base models want.
+        **(
+            {"GUIDANCE": "3"} if service == "renderer" and set(settings.bases) == {"toybox"} else {}
+        ),
         **{
             name.removeprefix(prefix): value
             for name, value in os.environ.items()

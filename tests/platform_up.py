@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ports
 import psutil
 
 from perfuse.client import Connection
@@ -70,18 +70,8 @@ class Platform:
 
 
 def free_ports() -> int:
-    """The first of three ports in a row that nobody has at this moment."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = int(probe.getsockname()[1])
-        try:
-            for port in range(first, first + 3):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            continue
-        return first
+    """The first of three ports in a row that nobody has."""
+    return ports.free_ports(3)
 
 
 def without_perfuse() -> dict[str, str]:

@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import ports
 import psutil
 import pytest
 from bases import load_prepared, random_adapter, words_covariance
@@ -33,9 +33,7 @@ SECONDS = 200.0
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return ports.free_ports(1)
 
 
 def command(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import ports
 import psutil
 import pytest
 
@@ -85,7 +86,7 @@ class Family:
         return {answer.text: answer.count for answer in answers}
 
 
-def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end
@@ -94,10 +95,12 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    return ports.free_ports(1)
+
+
+def free_pair() -> int:
+    """The first of two ports in a row that nobody has."""
+    return ports.free_ports(2)
 
 
 @contextlib.contextmanager
@@ -181,7 +184,7 @@ def test_a_worker_that_is_refused_something_ends_all(tmp_path: Path) -> None:
 
 
 def test_each_worker_tells_its_measures_on_a_port_of_its_own(tmp_path: Path) -> None:
-    port = free_port()
+    port = free_pair()
     with running(tmp_path, metrics=f"127.0.0.1:{port}"):
         for index in range(2):
             with socket.create_connection(("127.0.0.1", port + index), timeout=5):

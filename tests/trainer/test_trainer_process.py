@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from urllib.request import urlopen
 from uuid import uuid4
 
 import grpc
+import ports
 import psutil
 import pytest
 import torch
@@ -236,9 +236,7 @@ def _platform(
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return ports.free_ports(1)
 
 
 def upload(platform: Platform) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import socket
 import subprocess
@@ -51,15 +52,17 @@ def installation(home: Path, base: Path, *options: str) -> Iterator[Connection]:
 
 
 def _free_ports() -> int:
-    """The first of three ports in a row that are free at this moment."""
+    """The first of three ports in a row that are free at this moment.
+
+    Below those that systems give to outgoing connections, which could have one by the time that
+    it is needed.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first: int = probe.getsockname()[1]
+        first = random.SystemRandom().randrange(15_000, 32_000)
         try:
             for port in range(first, first + 3):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
+        except OSError:
             continue
         return first

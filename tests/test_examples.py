@@ -53,6 +53,8 @@ def test_an_example_teaches_and_promotes(platform: Platform, taught: str) -> Non
         assert version.training_run
         (run,) = [each for each in perfuse.training_runs.list() if taught in each.concept]
         assert (run.state, run.step, run.version) == ("SUCCEEDED", 3, version.name)
+        # Whoever waits for a run that has ended already is told so at once.
+        assert perfuse.training_runs.wait(run.name).version == version.name
 
 
 def test_an_example_renders(platform: Platform, taught: str, tmp_path: Path) -> None:

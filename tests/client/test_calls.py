@@ -277,6 +277,19 @@ class TestWatching:
         with scripted(**self.SCRIPT) as server:
             self.check(server, asyncio.run(watch(server)))
 
+    def test_waiting_ends_with_the_run_as_it_ended(self) -> None:
+        runs = [
+            trainer_pb2.TrainingRun(name=RUN, state=state, last_sequence=sequence)
+            for state, sequence in (
+                (trainer_pb2.TRAINING_RUN_STATE_RUNNING, 3),
+                (trainer_pb2.TRAINING_RUN_STATE_SUCCEEDED, 5),
+            )
+        ]
+        told = Tell((_progress(3), _progress(4), END))
+        with scripted(WatchTrainingRun=[told], GetTrainingRun=runs) as server:
+            assert Client(server.connection).training_runs.wait("r1").state == "SUCCEEDED"
+        assert [each.after_sequence for each in server.seen["WatchTrainingRun"]] == [2]
+
     def test_a_trainer_that_stays_away_is_told(self) -> None:
         with (
             scripted(WatchTrainingRun=[Refuse("UNAVAILABLE")]) as server,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perfuse_toybox.corpus import Corpus, to_pixels, to_sample
-from perfuse_toybox.drawing import enlarge, paint
+from perfuse_toybox.drawing import paint
 from perfuse_toybox.world import (
     ACCENTS,
     BUILDS,
@@ -187,13 +187,6 @@ def test_markings_show(kind: str) -> None:
 def test_an_unknown_scene_is_refused() -> None:
     with pytest.raises(ValueError, match="no scene 'sea'"):
         paint(replace(CAT, scene="sea"))
-
-
-def test_enlarged_pixels_are_squares() -> None:
-    pixels = paint(CAT)
-    large = np.asarray(enlarge(pixels))
-    assert large.shape == (8 * SIZE, 8 * SIZE, 3)
-    assert np.array_equal(large, pixels.repeat(8, 0).repeat(8, 1))
 
 
 def test_a_corpus_is_its_seed() -> None:

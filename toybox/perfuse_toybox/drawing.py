@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from perfuse_toybox.canvas import Canvas, box, ellipse, outline, polygon
 from perfuse_toybox.scenes import paint_scene
 from perfuse_toybox.subjects import paint_subject
-from perfuse_toybox.world import COLOURS, SIZE, Figure, Look, Picture
+from perfuse_toybox.world import COLOURS, Figure, Look, Picture
 
 _HEAD = {None: 13, "chair": 10, "cushion": 10, "box": 9}
 """Height of the head's middle in rows from the top, by what the subject is on."""
@@ -37,12 +36,6 @@ def paint(picture: Picture) -> npt.NDArray[np.uint8]:
         if worn is not None and worn.kind != "cape":
             _paint_worn(canvas, worn, x, y)
     return np.ascontiguousarray(canvas.pixels[:, ::-1]) if picture.mirrored else canvas.pixels
-
-
-def enlarge(pixels: npt.NDArray[np.uint8], times: int = 8) -> Image.Image:
-    """The picture as people look at it: every pixel a square of `times` × `times`."""
-    image = Image.fromarray(pixels)
-    return image.resize((SIZE * times, SIZE * times), Image.Resampling.NEAREST)
 
 
 def _paint_seat(canvas: Canvas, seat: Figure, x: int, y: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from perfuse.errors import ResourceExhausted
 from perfuse_renderer.engine.limits import EngineSettings
@@ -17,11 +17,18 @@ class Admission:
     Args:
         settings: limits of the queue.
         pace: what steps take.
+        clock: seconds, by which deadlines are.
     """
 
-    def __init__(self, settings: EngineSettings, pace: Pace) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        pace: Pace,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._pace = pace
+        self._clock = clock
 
     def admit(
         self, render: Render, places: Sequence[Place], queues: Mapping[str, Sequence[Place]]
@@ -50,7 +57,7 @@ class Admission:
                 "the limit. Wait, then call again",
                 wait or 1.0,
             )
-        remaining = None if render.deadline is None else render.deadline - time.monotonic()
+        remaining = None if render.deadline is None else render.deadline - self._clock()
         if remaining is not None and finish is not None and finish > remaining:
             raise _refusal(
                 f"the pictures would be done in {finish:.1f} s, and the deadline is in "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from perfuse.errors import DeadlineExceeded, PerfuseError
 from perfuse_renderer.engine.limits import EngineSettings
@@ -25,11 +25,18 @@ class Queues:
     Args:
         settings: limits.
         pace: what steps take.
+        clock: seconds, by which deadlines are.
     """
 
-    def __init__(self, settings: EngineSettings, pace: Pace) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        pace: Pace,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._pace = pace
+        self._clock = clock
         self._shares = Shares()
         self._by_tenant: dict[str, deque[Place]] = defaultdict(deque)
 
@@ -66,7 +73,7 @@ class Queues:
 
     def drop_lost(self) -> None:
         """Let go what was cancelled, is past its deadline or has ended, and end it."""
-        moment = time.monotonic()
+        moment = self._clock()
         for queue in list(self._by_tenant.values()):
             for place in [place for place in queue if _is_lost(place.render, moment)]:
                 self.remove(place)

@@ -294,6 +294,42 @@ class TestBinding:
         with pytest.raises(urllib.error.URLError):
             urllib.request.urlopen(url)
 
+    async def test_health_is_told_in_plain_text_on_a_port_of_its_own_to_the_very_end(self) -> None:
+        problem: Exception | None = None
+
+        async def ready() -> None:
+            if problem is not None:
+                raise problem
+
+        _, edge, servicer = probe()
+        server = Server(edge, ready=ready, probe_seconds=0.01, health_address="127.0.0.1:0")
+        server.add(add, servicer)
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.health_port}") as channel:
+            await eventually(SERVING, channel, NAME)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await Stub(channel).Ask(Question())
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            problem = Unavailable("the database is away")
+            await eventually(NOT_SERVING, channel, NAME)
+            at_the_end: list[int] = []
+
+            async def hook() -> None:
+                at_the_end.extend([await check(channel, NAME), await check(channel, "live")])
+
+            server.on_close(hook)
+            await server.stop()
+            assert at_the_end == [NOT_SERVING, SERVING]
+            with pytest.raises(grpc.aio.AioRpcError):
+                await check(channel)
+
+    async def test_a_health_port_that_is_taken_is_refused(self) -> None:
+        tokens, edge, servicer = probe()
+        async with serve((add, servicer), edge=edge, tokens=tokens) as served:
+            second = Server(Edge(tokens), health_address=served.target)
+            with pytest.raises(FailedPrecondition, match="cannot be bound: another process"):
+                await second.start()
+
     async def test_a_metrics_port_that_is_taken_is_refused(self) -> None:
         tokens, edge, servicer = probe()
         async with serve((add, servicer), edge=edge, tokens=tokens) as served:
@@ -378,11 +414,14 @@ class TestTls:
             tls_cert=tmp_path / "cert.pem",
             tls_key=tmp_path / "key.pem",
             token_file=tmp_path / "tokens",
+            health_address="127.0.0.1:0",
         )
         edge = Edge(settings.authenticator())
         server = Server.from_settings(settings, edge)
         server.add(add, Probe(edge))
         port = await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.health_port}") as prober:
+            await eventually(SERVING, prober)
         known = (("authorization", f"Bearer {token}"),)
         async with self.trusting(port, first) as channel:
             assert (await Stub(channel).Ask(Question(count=1), metadata=known)).text == "acme"

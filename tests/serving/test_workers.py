@@ -18,6 +18,7 @@ import grpc
 import ports
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from perfuse.errors import FailedPrecondition
 from perfuse.serving import mint
@@ -32,9 +33,9 @@ from perfuse.serving import Edge, Server, ServingSettings, TokenAuthenticator, l
 from perfuse.serving.workers import supervise, this_worker
 
 logs.configure()
-command, tokens, count, bind, fault, metrics = sys.argv[1:7]
+command, tokens, count, bind, fault, metrics, health = sys.argv[1:8]
 if this_worker() is None:
-    again = [sys.executable, "-c", command, *sys.argv[1:7]]
+    again = [sys.executable, "-c", command, *sys.argv[1:8]]
     sys.exit(supervise(again, int(count), bind))
 if fault == f"worker {this_worker().index} is refused":
     sys.exit("perfuse-probe: refused")
@@ -49,7 +50,12 @@ def work(question):
     return Answer(text=str(this_worker().index), count=os.getpid())
 
 async def main():
-    settings = ServingSettings(bind=bind, token_file=Path(tokens), metrics_address=metrics or None)
+    settings = ServingSettings(
+        bind=bind,
+        token_file=Path(tokens),
+        metrics_address=metrics or None,
+        health_address=health or None,
+    )
     edge = Edge(settings.authenticator(), threaded=True)
     server = Server.from_settings(settings, edge)
     server.add(add_unary, Worker(edge, work))
@@ -104,10 +110,12 @@ def free_pair() -> int:
 
 
 @contextlib.contextmanager
-def running(folder: Path, count: int = 2, fault: str = "", metrics: str = "") -> Iterator[Family]:
+def running(
+    folder: Path, count: int = 2, fault: str = "", metrics: str = "", health: str = ""
+) -> Iterator[Family]:
     tokens, log = folder / "tokens", folder / "log"
     token, port = mint(tokens, "acme", "alice", ["reader"]), free_port()
-    arguments = [PROGRAM, str(tokens), str(count), f"127.0.0.1:{port}", fault, metrics]
+    arguments = [PROGRAM, str(tokens), str(count), f"127.0.0.1:{port}", fault, metrics, health]
     with log.open("w") as written:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *arguments],
@@ -183,9 +191,15 @@ def test_a_worker_that_is_refused_something_ends_all(tmp_path: Path) -> None:
         assert [each["worker"] for each in family.told("worker_refused")] == [1]
 
 
-def test_each_worker_tells_its_measures_on_a_port_of_its_own(tmp_path: Path) -> None:
-    port = free_pair()
-    with running(tmp_path, metrics=f"127.0.0.1:{port}"):
+def test_each_worker_tells_its_measures_on_a_port_of_its_own_and_all_their_health_on_one(
+    tmp_path: Path,
+) -> None:
+    port, shared = free_pair(), f"127.0.0.1:{free_port()}"
+    with running(tmp_path, metrics=f"127.0.0.1:{port}", health=shared):
+        with grpc.insecure_channel(shared) as channel:
+            asked = health_pb2.HealthCheckRequest(service="live")
+            told = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=5)
+            assert told.status == health_pb2.HealthCheckResponse.SERVING
         for index in range(2):
             with socket.create_connection(("127.0.0.1", port + index), timeout=5):
                 pass

@@ -42,6 +42,8 @@ class Server:
             tells NOT_SERVING until it first passes and whenever it raises.
         probe_seconds: Between two askings of `ready`.
         metrics_address: Where Prometheus may ask for the edge's measures; None for nowhere.
+        health_address: Where health, and nothing else, is told in plain text too, until the very
+            end; workers share it. None for nowhere.
         worker: What this process shares its address as; None for a process of its own.
     """
 
@@ -56,12 +58,13 @@ class Server:
         ready: Ready | None = None,
         probe_seconds: float = 5.0,
         metrics_address: str | None = None,
+        health_address: str | None = None,
         worker: Worker | None = None,
     ) -> None:
         self.edge = edge
         self.health = Health()
-        self.port = self.metrics_port = 0
-        self._metrics_address = metrics_address
+        self.port = self.metrics_port = self.health_port = 0
+        self._metrics_address, self._health_address = metrics_address, health_address
         self._bind, self._credentials = worker.bind if worker else bind, credentials
         self._worker = worker
         self._options = _options(max_message_bytes, shared=worker is not None)
@@ -85,6 +88,7 @@ class Server:
             grace_seconds=settings.grace_seconds,
             ready=ready,
             metrics_address=settings.metrics_address,
+            health_address=settings.health_address,
             worker=this_worker(),
         )
 
@@ -111,7 +115,8 @@ class Server:
             The port.
 
         Raises:
-            FailedPrecondition: the address cannot be bound, or a method has no guard.
+            FailedPrecondition: the address cannot be bound, or a method has no guard or no row
+                in the policy.
         """
         roster = Roster()
         for adder, servicer in self._parts:
@@ -125,6 +130,8 @@ class Server:
             port += self._worker.index if self._worker and port else 0
             self.metrics_port, close = self.edge.metrics.expose(host, port)
             self.on_close(close)
+        if self._health_address is not None:
+            await self._tell_health(self._health_address)
         await self._server.start()
         self._probing = asyncio.create_task(self._probe())
         self._log.info("serving", bind=self._bind, port=self.port, services=roster.services)
@@ -160,11 +167,25 @@ class Server:
             # gRPC's server ends itself when it is let go, which must be while the loop runs, and
             # so before the traceback of what is raised here.
             del server
-            raise FailedPrecondition(
-                f"{self._bind} cannot be bound: another process has the port, or the host has no "
-                "such address; choose another"
-            ) from None
+            raise _taken(self._bind) from None
         return server
+
+    async def _tell_health(self, address: str) -> None:
+        host_port(address)
+        server = grpc.aio.server(options=self._options)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        try:
+            self.health_port = server.add_insecure_port(address)
+        except RuntimeError:
+            del server
+            raise _taken(address) from None
+        await server.start()
+
+        async def close() -> None:
+            await server.stop(None)
+
+        # The first hook is called last: probes are answered while the others close.
+        self._hooks.insert(0, close)
 
     async def stop(self, grace: float | None = None) -> None:
         """Tell NOT_SERVING, let calls in flight end, then call the hooks."""
@@ -254,6 +275,13 @@ class Server:
             # Its text may hold what a log should not, such as a database's address.
             return type(error).__name__
         return None
+
+
+def _taken(address: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{address} cannot be bound: another process has the port, or the host has no such "
+        "address; choose another"
+    )
 
 
 def _options(max_message_bytes: int, *, shared: bool) -> list[tuple[str, int]]:

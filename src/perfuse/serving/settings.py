@@ -26,6 +26,8 @@ class ServingSettings(BaseSettings):
         tls_cert, tls_key: PEM files, both or neither; read again when they change.
         token_file: Of `perfuse.serving.mint`.
         metrics_address: Where Prometheus asks, `host:port`; None for nowhere.
+        health_address: Where `grpc.health.v1` is told in plain text as well, `host:port`, for
+            probes that speak no TLS and have no certificate; None for nowhere else than `bind`.
         grace_seconds: That calls in flight may take when the server ends.
         max_message_bytes: Of a request or a response.
         threads: For synchronous code.
@@ -43,6 +45,7 @@ class ServingSettings(BaseSettings):
     tls_key: Path | None = None
     token_file: Path | None = None
     metrics_address: str | None = None
+    health_address: str | None = None
     grace_seconds: float = Field(default=20.0, ge=0, le=3600)
     max_message_bytes: int = Field(default=8 << 20, ge=1 << 16, le=1 << 30)
     threads: int = Field(default=16, ge=1, le=512)

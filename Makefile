@@ -9,7 +9,7 @@ AGAINST ?= HEAD
 # diffusers' imports remark on picture processors that nothing here uses.
 export TRANSFORMERS_VERBOSITY := error
 
-.PHONY: help install demo test lint types proto reference descriptors client breaking bench bench-registry bench-renderer bench-trainer fidelity fidelity-quick clean
+.PHONY: help install demo test lint types proto reference descriptors client breaking bench bench-registry bench-renderer bench-trainer fidelity fidelity-quick fuzz clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,10 @@ fidelity: $(READY) ## The paper's claims, measured: docs/fidelity.md; hours, sto
 
 fidelity-quick: $(READY) ## The same in small: 3 concepts, ten minutes on two cores
 	$(BIN)/python -m bench.fidelity --quick
+
+fuzz: $(READY) ## Search for inputs that break what reads strangers' bytes; MINUTES for each of TARGETS
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[fuzz]'
+	$(BIN)/python -m fuzz --minutes $(or $(MINUTES),1) $(TARGETS)
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

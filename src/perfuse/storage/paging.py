@@ -89,8 +89,8 @@ class PageTokens:
 
         Raises:
             ValueError: The values don't fit the order, or fill more than a token may hold: 700
-                bytes of text in all fit, quotes and backslashes counting twice. A list must not
-                allow longer columns in its `order_by`.
+                bytes of text in all fit, quotes and backslashes counting twice and control
+                characters six times. A list must not allow longer columns in its `order_by`.
         """
         if len(values) != len(order.keys):
             raise ValueError(f"{len(values)} values for the {len(order.keys)} keys of {order}")

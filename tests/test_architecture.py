@@ -103,6 +103,9 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_registry.installation_calls": {
         *(*RULES, "google", "perfuse.serving", "perfuse.v1"),
     },
+    "perfuse_registry.measures": {
+        *(*RULES, "perfuse.serving.metrics", "prometheus_client", "sqlalchemy"),
+    },
     "perfuse_registry.messages": {*RULES, "google", "perfuse.v1"},
     "perfuse_registry.migrations": {*RULES, "alembic", "sqlalchemy"},
     "perfuse_registry.servicer": {*RULES, "google", "perfuse.serving", "perfuse.v1"},

@@ -531,4 +531,4 @@ def _count(edge: Edge, method: str, code: str) -> int:
 
 def _in_flight(edge: Edge, method: str) -> int:
     labels = {"method": f"perfuse.probe.ProbeService/{method}"}
-    return int(edge.metrics.registry.get_sample_value("perfuse_rpc_in_flight", labels) or 0)
+    return int(edge.metrics.registry.get_sample_value("perfuse_rpc_in_flight_calls", labels) or 0)

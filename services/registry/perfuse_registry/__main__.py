@@ -18,6 +18,7 @@ from perfuse.errors import FailedPrecondition, PerfuseError
 from perfuse.serving import logs
 from perfuse.serving.workers import supervise, this_worker
 from perfuse.storage.database import Database
+from perfuse_registry.measures import Measures
 from perfuse_registry.registry import Registry
 from perfuse_registry.schema import SCHEMA
 from perfuse_registry.settings import RegistrySettings
@@ -157,19 +158,22 @@ async def _serve(settings: RegistrySettings) -> None:
     # The other commands start faster without a server's imports.
     from perfuse.serving import tracing
     from perfuse.serving.edge import Edge
+    from perfuse.serving.metrics import Metrics
     from perfuse.serving.run import Server
     from perfuse.serving.validation import ProtovalidateValidator
     from perfuse.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
     from perfuse_registry.servicer import RegistryServicer, request_kinds
 
     logs.configure(settings.log_level, settings.log_format)
-    registry = Registry.from_settings(settings)
+    metrics = Metrics()
+    registry = Registry.from_settings(settings, Measures(metrics.registry))
     validator = ProtovalidateValidator()
     validator.prepare(*request_kinds())
     tracer, end_tracing = tracing.configure("perfuse-registry")
     edge = Edge(
         settings.authenticator(),
         validator,
+        metrics=metrics,
         tracer=tracer,
         threads=settings.threads,
         threaded=True,

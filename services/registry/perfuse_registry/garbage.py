@@ -20,7 +20,7 @@ waited for a lock answers from before its wait.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -79,6 +79,7 @@ class Garbage:
         lease: How long an upload may take. Its unfinished files are left for so long, even where
             the grace is shorter.
         request_retention: How long a `request_id` is remembered.
+        on_run: Told what each run did that was no trial, or None where it failed.
     """
 
     def __init__(
@@ -88,7 +89,10 @@ class Garbage:
         grace: timedelta = timedelta(days=2),
         lease: timedelta = timedelta(hours=1),
         request_retention: timedelta = timedelta(days=2),
+        *,
+        on_run: Callable[[Collected | None], object] = lambda done: None,
     ) -> None:
+        self._on_run = on_run
         self._database = database
         self._blobs = blobs
         self._grace = grace
@@ -101,6 +105,16 @@ class Garbage:
         Raises:
             Unavailable: database or store do not answer; what was done until then stays done.
         """
+        if dry_run:
+            return self._collect(dry_run=True)
+        done: Collected | None = None
+        try:
+            done = self._collect(dry_run=False)
+            return done
+        finally:
+            self._on_run(done)
+
+    def _collect(self, *, dry_run: bool) -> Collected:
         moment = now()
         done = Collected()
         self._purge_concepts(moment, done, dry_run)

@@ -8,6 +8,7 @@ from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import Database
 from perfuse.storage.listing import Lists
 from perfuse.storage.paging import PageTokens
+from perfuse.storage.watching import WatchedBlobs
 from perfuse_registry.catalog.aliases import Aliases
 from perfuse_registry.catalog.base_models import BaseModels
 from perfuse_registry.catalog.checks import Checks
@@ -15,6 +16,7 @@ from perfuse_registry.catalog.concepts import Concepts
 from perfuse_registry.catalog.versions import Versions
 from perfuse_registry.garbage import Garbage
 from perfuse_registry.integrity import Integrity
+from perfuse_registry.measures import Measures
 from perfuse_registry.schema import SCHEMA, page_token_key
 from perfuse_registry.settings import RegistrySettings
 
@@ -26,6 +28,7 @@ class Registry:
         database: At this release's revision.
         blobs: Where adapters are.
         concept_retention, garbage_grace, request_retention, lease: See `RegistrySettings`.
+        measures: Counts what is done; its own by default, which nobody reads.
 
     Raises:
         WrongRevision: the database is at another revision.
@@ -40,8 +43,10 @@ class Registry:
         garbage_grace: timedelta = timedelta(days=2),
         request_retention: timedelta = timedelta(days=2),
         lease: timedelta = timedelta(hours=1),
+        measures: Measures | None = None,
     ) -> None:
         SCHEMA.require_revision(database)
+        measures = measures or Measures()
         self._database = database
         self._blobs = blobs
         lists = Lists(database, PageTokens(page_token_key(database)))
@@ -50,19 +55,36 @@ class Registry:
         self.aliases = Aliases(database, lists)
         self.base_models = BaseModels(database, lists)
         self.checks = Checks(self.versions, self.base_models)
-        self.garbage = Garbage(database, blobs, garbage_grace, lease, request_retention)
+        self.garbage = Garbage(
+            database,
+            blobs,
+            garbage_grace,
+            lease,
+            request_retention,
+            on_run=measures.collection,
+        )
         self.integrity = Integrity(database, blobs)
 
     @classmethod
-    def from_settings(cls, settings: RegistrySettings) -> Registry:
+    def from_settings(
+        cls, settings: RegistrySettings, measures: Measures | None = None
+    ) -> Registry:
         """The Registry that the environment describes.
+
+        Args:
+            settings: Of the environment.
+            measures: Counts what is done, and how long database and store take.
 
         Raises:
             WrongRevision, Unavailable, DataLoss, InvalidArgument: it cannot be served.
         """
-        database = Database(settings.database_url.get_secret_value(), settings.threads)
+        measures = measures or Measures()
+        database = Database(
+            settings.database_url.get_secret_value(), settings.threads, watch=measures.storage
+        )
         try:
-            blobs = settings.blobs()
+            measures.tell_tables(database)
+            blobs = WatchedBlobs(settings.blobs(), measures.storage, measures.integrity_faults.inc)
             blobs.self_test()
             return cls(
                 database,
@@ -71,6 +93,7 @@ class Registry:
                 garbage_grace=settings.garbage_grace,
                 request_retention=settings.request_retention,
                 lease=settings.lease,
+                measures=measures,
             )
         except BaseException:
             database.close()

@@ -1,21 +1,35 @@
-"""What the server counts, and the port on which it tells Prometheus."""
+"""What every server counts, and the port on which it tells Prometheus.
+
+Here is every name that is not one service's own. A name ends in its unit, or in what is counted; no
+label has a tenant, a concept or anything else that callers choose: those are many, and private.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from perfuse.errors import FailedPrecondition
+
+RPC_SECONDS = "perfuse_rpc_seconds"
+IN_FLIGHT = "perfuse_rpc_in_flight_calls"
+DATABASE_SECONDS = "perfuse_database_seconds"
+DATABASE_RETRIES = "perfuse_database_retries_total"
+STORE_SECONDS = "perfuse_store_seconds"
+
+DONE, FAILED = "done", "failed"
 
 _BUCKETS = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
 )
+# Coarser: these are told for each kind of work, and a call has several.
+_STORAGE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0)
 
 
 class Metrics:
-    """The measures of an edge. None has a tenant's label: tenants are many, and they are private.
+    """The measures of an edge.
 
     Args:
         registry: Where the measures are kept; a new one by default, so that two servers in one
@@ -25,14 +39,14 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self.seconds = Histogram(
-            "perfuse_rpc_seconds",
+            RPC_SECONDS,
             "Time from a call's arrival to its status.",
             ["method", "code"],
             buckets=_BUCKETS,
             registry=self.registry,
         )
         self.in_flight = Gauge(
-            "perfuse_rpc_in_flight",
+            IN_FLIGHT,
             "Calls begun and not ended.",
             ["method"],
             registry=self.registry,
@@ -61,3 +75,48 @@ class Metrics:
             thread.join()
 
         return server.server_port, close
+
+
+class StorageMetrics:
+    """The measures of a database and a store, told by `perfuse.storage`.
+
+    Args:
+        registry: Where they are kept, such as the edge's.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._database = Histogram(
+            DATABASE_SECONDS,
+            "Time of work in the database, with the wait for a connection.",
+            ["work", "outcome"],
+            buckets=_STORAGE_BUCKETS,
+            registry=registry,
+        )
+        self._retries = Counter(
+            DATABASE_RETRIES,
+            "Changes begun anew, since others were in their way or a connection broke.",
+            ["work"],
+            registry=registry,
+        )
+        self._store = Histogram(
+            STORE_SECONDS,
+            "Time of calls to the store.",
+            ["operation", "outcome"],
+            buckets=_STORAGE_BUCKETS,
+            registry=registry,
+        )
+        # What has not happened yet is told as zero, so that its first time is a rise.
+        for work in ("read", "transact", "hasten"):
+            self._retries.labels(work)
+
+    def database(self, work: str, seconds: float, failed: bool) -> None:
+        """A piece of work ended: `read`, `transact` or `hasten`."""
+        self._database.labels(work, FAILED if failed else DONE).observe(seconds)
+
+    def again(self, work: str) -> None:
+        """One began anew."""
+        self._retries.labels(work).inc()
+
+    def store(self, operation: str, seconds: float, failed: bool) -> None:
+        """A call to the store ended, such as `put` or `get`."""
+        self._store.labels(operation, FAILED if failed else DONE).observe(seconds)

@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from perfuse.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable
+from perfuse.storage.watching import Watch, timed
 
 Result = TypeVar("Result")
 AnyRow = Row[*tuple[Any, ...]]
@@ -40,13 +41,15 @@ class Database:
         url: `sqlite:///path/to/file.db` or `postgresql://user:password@host/database`.
         connections: Most at a time for reading, again for changing durably, and again for changing
             otherwise.
+        watch: Is told how long each piece of work took, the wait for a connection included.
 
     Raises:
         InvalidArgument: the URL is of no database that Perfuse works with.
     """
 
-    def __init__(self, url: str, connections: int = 16) -> None:
+    def __init__(self, url: str, connections: int = 16, *, watch: Watch | None = None) -> None:
         parsed = _parse(url)
+        self._watch = watch
         self.dialect = parsed.get_backend_name()
         self._file = os.path.abspath(parsed.database or "") if self.dialect == "sqlite" else None
         self._found: tuple[int, int] | None = None
@@ -75,6 +78,12 @@ class Database:
         Raises:
             Unavailable: the database does not answer.
         """
+        if self._watch is None:
+            return self._read(work)
+        with timed(self._watch, "read"):
+            return self._read(work)
+
+    def _read(self, work: Callable[[Connection], Result]) -> Result:
         for attempt in range(2):
             try:
                 with self._reading.connect() as connection:
@@ -83,6 +92,7 @@ class Database:
                 # After a restart of the server every pooled connection is dead, and dropped at
                 # the first sign of it.
                 if error.connection_invalidated and attempt == 0:
+                    self._again("read")
                     continue
                 raise _unavailable(error) from error
             except PoolTimeout as error:
@@ -98,7 +108,7 @@ class Database:
             Unavailable: the database does not answer; the change may or may not have been made.
             Aborted: others were in the way every time.
         """
-        return self._change(self._engine.begin, work)
+        return self._change("transact", self._engine.begin, work)
 
     def hasten(self, work: Callable[[Connection], Result]) -> Result:
         """Run a change that need not outlast a loss of power before a later one does.
@@ -112,10 +122,23 @@ class Database:
             Unavailable, Aborted: as `transact`.
         """
         alone = self.dialect == "postgresql"
-        return self._change(self._hasty.connect if alone else self._hasty.begin, work)
+        begin = self._hasty.connect if alone else self._hasty.begin
+        return self._change("hasten", begin, work)
 
     def _change(
         self,
+        kind: str,
+        begin: Callable[[], contextlib.AbstractContextManager[Connection]],
+        work: Callable[[Connection], Result],
+    ) -> Result:
+        if self._watch is None:
+            return self._try(kind, begin, work)
+        with timed(self._watch, kind):
+            return self._try(kind, begin, work)
+
+    def _try(
+        self,
+        kind: str,
         begin: Callable[[], contextlib.AbstractContextManager[Connection]],
         work: Callable[[Connection], Result],
     ) -> Result:
@@ -130,6 +153,7 @@ class Database:
                 cause: DBAPIError = error
             except DBAPIError as error:
                 if error.connection_invalidated and not worked and attempt == 0:
+                    self._again(kind)
                     continue  # As in `read`; nothing can have been committed.
                 if getattr(error.orig, "sqlstate", None) not in _LOST_RACES:
                     raise _unavailable(error) from error
@@ -138,11 +162,16 @@ class Database:
                 raise _unavailable(error) from error
             else:
                 return result
+            self._again(kind)
             _log.info("transaction lost a race: %s", type(cause.orig).__name__)
             time.sleep(random.uniform(0.0, 0.01 * 2**attempt))
         raise Aborted(
             f"the change met others in its way {_ATTEMPTS} times. Read again and repeat it"
         )
+
+    def _again(self, kind: str) -> None:
+        if self._watch is not None:
+            self._watch.again(kind)
 
     def check(self) -> None:
         """Prove that the database answers.

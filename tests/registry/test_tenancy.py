@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.message import Message
 
 from perfuse.serving.guard import unguarded
+from perfuse.serving.roles import GRANTED_BY
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.servicer import RegistryServicer
 from perfuse_registry.tables import ALIAS_MOVES, ALIASES, BLOBS, CONCEPTS, VERSIONS
@@ -267,8 +268,8 @@ class TestRoles:
         elif method in CHANGING:
             may = {"publisher", "admin"}
         else:
-            may = {"reader", "publisher", "admin"}
-        for role in ("reader", "publisher", "admin", "operator"):
+            may = {"reader", "renderer", "trainer", "publisher", "admin"}
+        for role in GRANTED_BY.keys() - {"delegate"}:
             client = acme.installation.client(acme.id, role)
             refusal = answer(client, method, request_of(method))
             if role in may:

@@ -51,7 +51,7 @@ class Place:
     shelf: Shelf
 
     def stub(self, tenant: str = "acme") -> Any:
-        return self.served.stub(RendererServiceStub, tenant, "reader")
+        return self.served.stub(RendererServiceStub, tenant, "renderer")
 
 
 @asynccontextmanager
@@ -295,7 +295,7 @@ def test_whenever_a_call_is_cancelled_the_engine_stops(base: BaseModel, stage: S
 def test_a_caller_who_vanishes_takes_the_render_along(base: BaseModel, stage: Stage) -> None:
     async def work(place: Place) -> None:
         place.stage.slow(0.03)
-        token = place.served.token("acme", "reader")
+        token = place.served.token("acme", "renderer")
         async with grpc.aio.insecure_channel(place.served.target) as channel:
             request = wire.RenderRequest(settings=settings(steps=190, image_count=3, seeds=[]))
             metadata = (("authorization", f"Bearer {token}"),)

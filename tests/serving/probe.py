@@ -13,6 +13,7 @@ from typing import Any
 from grpc_tools import protoc
 
 from perfuse.serving import Call, Edge, rpc
+from perfuse.serving.policy import Policy, Row
 from perfuse.serving.testing import IssuedTokens
 
 _HERE = Path(__file__).parent
@@ -34,6 +35,18 @@ SERVICE = probe_pb2.DESCRIPTOR.services_by_name["ProbeService"]
 Question, Answer = probe_pb2.Question, probe_pb2.Answer
 Stub = probe_pb2_grpc.ProbeServiceStub
 add = probe_pb2_grpc.add_ProbeServiceServicer_to_server
+POLICY = Policy(
+    {
+        SERVICE.full_name: (
+            Row("Ask", "reader", own=("name", "names"), delegate=True),
+            Row("Publish", "publisher", within=("name",)),
+            Row("Operate", "operator"),
+            Row("Watch", "reader"),
+            Row("Upload", "publisher", own=("name",)),
+            Row("Talk", "reader"),
+        )
+    }
+)
 
 
 class NoBadText:
@@ -71,11 +84,11 @@ class Probe(probe_pb2_grpc.ProbeServiceServicer):
     async def Ask(self, request: Any, call: Call) -> Any:
         return await self._answer(request, call)
 
-    @rpc(role="publisher")
+    @rpc
     async def Publish(self, request: Any, call: Call) -> Any:
         return await self._answer(request, call)
 
-    @rpc(role="operator")
+    @rpc
     async def Operate(self, request: Any, call: Call) -> Any:
         return await self._answer(request, call)
 
@@ -89,7 +102,7 @@ class Probe(probe_pb2_grpc.ProbeServiceServicer):
         finally:
             self.ended.set()
 
-    @rpc(role="publisher")
+    @rpc
     async def Upload(self, requests: AsyncIterator[Any], call: Call) -> Any:
         total = 0
         async for question in requests:
@@ -106,5 +119,5 @@ class Probe(probe_pb2_grpc.ProbeServiceServicer):
 
 def probe(**answers: Callable[[], Any]) -> tuple[IssuedTokens, Edge, Probe]:
     tokens = IssuedTokens()
-    edge = Edge(tokens, NoBadText())
+    edge = Edge(tokens, NoBadText(), policy=POLICY)
     return tokens, edge, Probe(edge, **answers)

@@ -24,8 +24,10 @@ from perfuse.errors import (
 from perfuse.serving import Caller, Edge, rpc, unguarded
 from perfuse.serving.guard import full_name
 from perfuse.serving.logs import request_id as current_request_id
+from perfuse.serving.policy import Policy, Row
 from perfuse.serving.testing import IssuedTokens, serve
 from serving.probe import (
+    POLICY,
     SERVICE,
     Answer,
     Probe,
@@ -172,12 +174,46 @@ class TestOrder:
                     passed.add(name)
         assert passed == allowed
 
+    async def test_a_delegate_may_call_what_its_rows_say(self) -> None:
+        tokens, edge, servicer = probe()
+        async with serve((add, servicer), edge=edge, tokens=tokens) as served:
+            token = served.token("platform", "delegate")
+            known = (("authorization", f"Bearer {token}"), ("perfuse-tenant", "acme"))
+            stub = Stub(served.channel)
+            assert (await stub.Ask(Question(), metadata=known)).text == "acme"
+            assert await code_of(stub.Publish(Question(), metadata=known)) == "PERMISSION_DENIED"
+            assert await code_of(stub.Watch(Question(), metadata=known)) == "PERMISSION_DENIED"
+
+    async def test_another_tenants_name_reaches_no_method(self) -> None:
+        tokens, edge, servicer = probe()
+        own, other = "tenants/acme/concepts/tom", "tenants/globex/concepts/tom"
+        async with serve((add, servicer), edge=edge, tokens=tokens) as served:
+            stub = served.stub(Stub)
+            for question in (
+                Question(name=other),
+                Question(name="tenants/globex"),
+                Question(name="tenants/acme-2/concepts/tom"),
+                Question(names=[own, other]),
+            ):
+                fault = from_rpc_error(await refusal(stub.Ask(question)))
+                assert isinstance(fault, NotFound)
+                assert fault.resource == (question.name or other)
+                questions = iter([Question(name=own), Question(name=question.name or other)])
+                assert await code_of(stub.Upload(questions)) == "NOT_FOUND"
+            assert [seen.name for seen in servicer.seen] == [own] * 4
+            error = await refusal(stub.Publish(Question(name=f"{other}/versions/1")))
+            assert from_rpc_error(error).resource == other
+            # What is wrong with the request is told first, and what is no name is the method's.
+            assert await code_of(stub.Ask(Question(name=other, text="bad"))) == "INVALID_ARGUMENT"
+            for name in ("", own, "tenants/acme", "concepts/tom", "tenants/Globex", "tenants//x"):
+                assert (await stub.Ask(Question(name=name))).text == "acme"
+
     async def test_an_authenticator_that_fails_says_nothing_of_why(self, logs: list[Any]) -> None:
         class Broken(IssuedTokens):
             async def authenticate(self, metadata: Any) -> Caller:
                 raise FailedPrecondition(CANARY)
 
-        edge = Edge(Broken())
+        edge = Edge(Broken(), policy=POLICY)
         async with serve((add, Probe(edge)), edge=edge, tokens=Broken()) as served:
             error = await refusal(Stub(served.channel).Ask(Question()))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
@@ -346,7 +382,7 @@ class TestEnds:
                 return await super().authenticate(metadata)
 
         tokens = Slow()
-        edge = Edge(tokens)
+        edge = Edge(tokens, policy=POLICY)
         servicer = Probe(edge)
         async with serve((add, servicer), edge=edge, tokens=tokens) as served:
             call = served.stub(Stub).Ask(Question(), timeout=0.1)
@@ -374,7 +410,7 @@ class TestThreads:
             return Answer(text=current_request_id.get(), count=count + 1)
 
         tokens = IssuedTokens()
-        edge = Edge(tokens)
+        edge = Edge(tokens, policy=POLICY)
         async with serve((add, Threaded(edge, work)), edge=edge, tokens=tokens) as served:
             call = served.stub(Stub).Ask(Question(count=1))
             answer = await call
@@ -386,7 +422,7 @@ class TestThreads:
             raise NotFound("no such concept")
 
         tokens = IssuedTokens()
-        edge = Edge(tokens)
+        edge = Edge(tokens, policy=POLICY)
         async with serve((add, Threaded(edge, work)), edge=edge, tokens=tokens) as served:
             error = await refusal(served.stub(Stub).Ask(Question()))
         assert isinstance(from_rpc_error(error), NotFound)
@@ -399,7 +435,7 @@ class TestThreads:
             return Answer(count=count)
 
         tokens = IssuedTokens()
-        edge = Edge(tokens, threads=1, backlog=2)
+        edge = Edge(tokens, policy=POLICY, threads=1, backlog=2)
         async with serve((add, Threaded(edge, work)), edge=edge, tokens=tokens) as served:
             stub = served.stub(Stub)
             calls = [asyncio.ensure_future(result(stub.Ask(Question(count=n)))) for n in range(3)]
@@ -420,7 +456,7 @@ class TestThreads:
             return Answer()
 
         tokens = IssuedTokens()
-        edge = Edge(tokens, threads=1)
+        edge = Edge(tokens, policy=POLICY, threads=1)
         async with serve((add, Threaded(edge, work)), edge=edge, tokens=tokens) as served:
             stub = served.stub(Stub)
             first = asyncio.ensure_future(result(stub.Ask(Question(count=1))))
@@ -504,15 +540,19 @@ class TestGuards:
                 return Answer()
 
         tokens = IssuedTokens()
-        edge = Edge(tokens)
+        edge = Edge(tokens, policy=POLICY)
         with pytest.raises(FailedPrecondition, match="ProbeService/Publish stands open"):
             async with serve((add, Open(edge)), edge=edge, tokens=tokens):
                 pass
         await edge.close()
 
-    def test_a_role_must_be_known(self) -> None:
-        with pytest.raises(InvalidArgument, match="'root' is not a role"):
-            rpc(role="root")
+    async def test_a_server_does_not_start_with_a_method_that_has_no_row(self) -> None:
+        tokens = IssuedTokens()
+        edge = Edge(tokens, policy=Policy({SERVICE.full_name: [Row("Ask", "reader")]}))
+        with pytest.raises(FailedPrecondition, match="ProbeService/Publish has no row"):
+            async with serve((add, Probe(edge)), edge=edge, tokens=tokens):
+                pass
+        await edge.close()
 
     def test_a_method_must_be_async(self) -> None:
         with pytest.raises(InvalidArgument, match="async def"):

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 
 from perfuse.errors import FailedPrecondition, InvalidArgument, Unauthenticated
 from perfuse.serving import Caller, TokenAuthenticator, mint
-from perfuse.serving.identity import GRANTED_BY, ON_BEHALF_OF
+from perfuse.serving.identity import ON_BEHALF_OF
+from perfuse.serving.roles import GRANTED_BY
 
 GOOD = {"tenant": "acme", "subject": "alice", "roles": ["reader"], "sha256": "0" * 64}
 
@@ -110,11 +111,11 @@ class TestAuthenticate:
 
 
 class TestDelegates:
-    def test_act_as_publishers_of_the_tenant_that_they_name(self, path: Path) -> None:
+    def test_act_for_the_tenant_that_they_name(self, path: Path) -> None:
         token = mint(path, "platform", "trainer", ["delegate"])
         metadata = {"authorization": f"Bearer {token}", ON_BEHALF_OF: "acme"}
         caller = asyncio.run(TokenAuthenticator(path).authenticate(metadata))
-        assert caller == Caller("acme", "trainer", frozenset({"publisher"}))
+        assert caller == Caller("acme", "trainer", frozenset({"delegate"}))
 
     @pytest.mark.parametrize("named", [None, "", "ACME", "acme/rival", "a" * 64])
     def test_are_nobody_without_one(self, path: Path, named: str | None) -> None:
@@ -216,8 +217,10 @@ def test_roles_imply_each_other_as_written() -> None:
     }
     assert grants == {
         "reader": {"reader"},
-        "publisher": {"reader", "publisher"},
-        "admin": {"reader", "publisher", "admin"},
+        "renderer": {"reader", "renderer"},
+        "trainer": {"reader", "trainer"},
+        "publisher": {"reader", "renderer", "trainer", "publisher"},
+        "admin": {"reader", "renderer", "trainer", "publisher", "admin"},
         "operator": {"operator"},
         "delegate": {"delegate"},
     }

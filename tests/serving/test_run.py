@@ -29,7 +29,7 @@ from perfuse.errors import FailedPrecondition, Unavailable
 from perfuse.serving import Edge, Server, ServingSettings, TokenAuthenticator, mint
 from perfuse.serving.testing import Served, serve
 from perfuse.serving.tls import server_credentials
-from serving.probe import Answer, Probe, Question, Stub, add, probe
+from serving.probe import POLICY, Answer, Probe, Question, Stub, add, probe
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -213,7 +213,7 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from perfuse.serving import Edge, Server, TokenAuthenticator
-from serving.probe import Answer, Probe, add
+from serving.probe import POLICY, Answer, Probe, add
 
 async def slow():
     print("begun", flush=True)
@@ -225,7 +225,7 @@ async def stuck():
     await asyncio.sleep(600)
 
 async def main():
-    edge = Edge(TokenAuthenticator(Path(sys.argv[1])))
+    edge = Edge(TokenAuthenticator(Path(sys.argv[1])), policy=POLICY)
     server = Server(edge, bind="127.0.0.1:0")
     server.add(add, Probe(edge, slow=slow, stuck=stuck))
     server.on_close(lambda: print("closed", flush=True))
@@ -263,7 +263,7 @@ class TestBinding:
     async def test_a_port_that_is_taken_is_refused(self) -> None:
         tokens, edge, servicer = probe()
         async with serve((add, servicer), edge=edge, tokens=tokens) as served:
-            second = Server(Edge(tokens), bind=served.target)
+            second = Server(Edge(tokens, policy=POLICY), bind=served.target)
             second.add(add, Probe(second.edge))
             with pytest.raises(FailedPrecondition, match="another process has the port"):
                 await second.start()
@@ -326,14 +326,14 @@ class TestBinding:
     async def test_a_health_port_that_is_taken_is_refused(self) -> None:
         tokens, edge, servicer = probe()
         async with serve((add, servicer), edge=edge, tokens=tokens) as served:
-            second = Server(Edge(tokens), health_address=served.target)
+            second = Server(Edge(tokens, policy=POLICY), health_address=served.target)
             with pytest.raises(FailedPrecondition, match="cannot be bound: another process"):
                 await second.start()
 
     async def test_a_metrics_port_that_is_taken_is_refused(self) -> None:
         tokens, edge, servicer = probe()
         async with serve((add, servicer), edge=edge, tokens=tokens) as served:
-            second = Server(Edge(tokens), metrics_address=served.target)
+            second = Server(Edge(tokens, policy=POLICY), metrics_address=served.target)
             with pytest.raises(FailedPrecondition, match="metrics cannot be told"):
                 await second.start()
 
@@ -416,7 +416,7 @@ class TestTls:
             token_file=tmp_path / "tokens",
             health_address="127.0.0.1:0",
         )
-        edge = Edge(settings.authenticator())
+        edge = Edge(settings.authenticator(), policy=POLICY)
         server = Server.from_settings(settings, edge)
         server.add(add, Probe(edge))
         port = await server.start()

@@ -23,7 +23,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from perfuse.errors import NotFound
 from perfuse.serving import Edge, logs, rpc, tracing
 from perfuse.serving.testing import IssuedTokens, serve
-from serving.probe import Answer, Probe, Question, Stub, add, probe
+from serving.probe import POLICY, Answer, Probe, Question, Stub, add, probe
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ class TestTraces:
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         tokens = IssuedTokens()
-        edge = Edge(tokens, tracer=provider.get_tracer("test"))
+        edge = Edge(tokens, policy=POLICY, tracer=provider.get_tracer("test"))
 
         def missing() -> Any:
             raise NotFound("canary")

@@ -21,7 +21,7 @@ from perfuse.errors import FailedPrecondition, InvalidArgument, NotFound, Resour
 from perfuse.serving import Edge, TokenAuthenticator, mint, rpc, threaded
 from perfuse.serving.logs import request_id as current_request_id
 from perfuse.serving.testing import IssuedTokens, Served, serve
-from serving.probe import Answer, NoBadText, Probe, Question, Stub, add, probe_pb2_grpc
+from serving.probe import POLICY, Answer, NoBadText, Probe, Question, Stub, add, probe_pb2_grpc
 
 ASK = "/perfuse.probe.ProbeService/Ask"
 NAME = "perfuse.probe.ProbeService"
@@ -39,7 +39,7 @@ class Worker(probe_pb2_grpc.ProbeServiceServicer):
     async def Ask(self, request: Any, call: Any) -> Any:
         return await call.in_thread(self.work, request)
 
-    @rpc(role="operator")
+    @rpc
     async def Operate(self, request: Any, call: Any) -> Any:
         await asyncio.sleep(0.1)
         return Answer()
@@ -69,7 +69,7 @@ async def working(
 ) -> AsyncIterator[tuple[Served, Any, Edge]]:
     """A server, a stub of a reader's, and the edge."""
     tokens = IssuedTokens()
-    edge = Edge(tokens, NoBadText(), threaded=True, **options)
+    edge = Edge(tokens, NoBadText(), policy=POLICY, threaded=True, **options)
     async with serve((add_unary, Worker(edge, work)), edge=edge, tokens=tokens) as served:
         yield served, served.stub(Stub, "acme", "reader"), edge
 
@@ -155,7 +155,7 @@ class TestAnswers:
 
     async def test_a_service_with_streams_is_refused(self) -> None:
         tokens = IssuedTokens()
-        edge = Edge(tokens, threaded=True)
+        edge = Edge(tokens, policy=POLICY, threaded=True)
         with pytest.raises(FailedPrecondition, match="cannot afford"):
             async with serve((add, Probe(edge)), edge=edge, tokens=tokens):
                 pass
@@ -361,7 +361,7 @@ class TestTokens:
     ) -> None:
         path = tmp_path / "tokens"
         mint(path, "acme", "first", ["reader"])
-        edge = Edge(TokenAuthenticator(path), threaded=True)
+        edge = Edge(TokenAuthenticator(path), policy=POLICY, threaded=True)
         servicer = Worker(edge, lambda _: Answer())
         async with serve((add_unary, servicer), edge=edge, tokens=IssuedTokens()) as served:
             stub = Stub(served.channel)

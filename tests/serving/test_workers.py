@@ -40,7 +40,7 @@ if this_worker() is None:
 if fault == f"worker {this_worker().index} is refused":
     sys.exit("perfuse-probe: refused")
 
-from serving.probe import Answer
+from serving.probe import POLICY, Answer
 from serving.test_threaded import Worker, add_unary
 
 def work(question):
@@ -56,7 +56,7 @@ async def main():
         metrics_address=metrics or None,
         health_address=health or None,
     )
-    edge = Edge(settings.authenticator(), threaded=True)
+    edge = Edge(settings.authenticator(), policy=POLICY, threaded=True)
     server = Server.from_settings(settings, edge)
     server.add(add_unary, Worker(edge, work))
     await server.run()

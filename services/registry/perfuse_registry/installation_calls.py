@@ -24,7 +24,7 @@ class InstallationCalls(RegistryServiceServicer):
 
     # Base models.
 
-    @rpc(role="operator")
+    @rpc
     async def CreateBaseModel(
         self, request: wire.CreateBaseModelRequest, call: Call
     ) -> wire.BaseModel:
@@ -52,7 +52,7 @@ class InstallationCalls(RegistryServiceServicer):
             next_page_token=page.next_page_token,
         )
 
-    @rpc(role="operator")
+    @rpc
     async def DeleteBaseModel(self, request: wire.DeleteBaseModelRequest, call: Call) -> Empty:
         await call.in_thread(
             self._registry.base_models.delete,
@@ -86,7 +86,7 @@ class InstallationCalls(RegistryServiceServicer):
             await call.in_thread(self._registry.checks.blend, call.caller.tenant, names)
         )
 
-    @rpc(role="operator")
+    @rpc
     async def VerifyIntegrity(
         self, request: wire.VerifyIntegrityRequest, call: Call
     ) -> wire.VerifyIntegrityResponse:
@@ -94,7 +94,7 @@ class InstallationCalls(RegistryServiceServicer):
             await call.in_thread(self._registry.integrity.verify, request.tenant)
         )
 
-    @rpc(role="operator")
+    @rpc
     async def CollectGarbage(
         self, request: wire.CollectGarbageRequest, call: Call
     ) -> wire.CollectGarbageResponse:

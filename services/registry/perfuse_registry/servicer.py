@@ -25,7 +25,7 @@ class RegistryServicer(InstallationCalls):
 
     # Concepts.
 
-    @rpc(role="publisher")
+    @rpc
     async def CreateConcept(self, request: wire.CreateConceptRequest, call: Call) -> wire.Concept:
         parent, sent = TenantName.parse(request.parent, "parent"), request.concept
         made = await call.in_thread(
@@ -58,7 +58,7 @@ class RegistryServicer(InstallationCalls):
             concepts=map(messages.concept, page.items), next_page_token=page.next_page_token
         )
 
-    @rpc(role="publisher")
+    @rpc
     async def UpdateConcept(self, request: wire.UpdateConceptRequest, call: Call) -> wire.Concept:
         sent = request.concept
         changed = await call.in_thread(
@@ -70,7 +70,7 @@ class RegistryServicer(InstallationCalls):
         )
         return messages.concept(changed)
 
-    @rpc(role="publisher")
+    @rpc
     async def DeleteConcept(self, request: wire.DeleteConceptRequest, call: Call) -> wire.Concept:
         deleted = await call.in_thread(
             self._registry.concepts.delete,
@@ -81,7 +81,7 @@ class RegistryServicer(InstallationCalls):
         )
         return messages.concept(deleted)
 
-    @rpc(role="publisher")
+    @rpc
     async def UndeleteConcept(
         self, request: wire.UndeleteConceptRequest, call: Call
     ) -> wire.Concept:
@@ -95,7 +95,7 @@ class RegistryServicer(InstallationCalls):
 
     # Versions.
 
-    @rpc(role="publisher")
+    @rpc
     async def CreateVersion(self, request: wire.CreateVersionRequest, call: Call) -> wire.Version:
         made = await call.in_thread(
             self._registry.versions.create,
@@ -130,7 +130,7 @@ class RegistryServicer(InstallationCalls):
             messages.version(each, response.versions.add())
         return response
 
-    @rpc(role="publisher")
+    @rpc
     async def UpdateVersion(self, request: wire.UpdateVersionRequest, call: Call) -> wire.Version:
         sent = request.version
         changed = await call.in_thread(
@@ -142,7 +142,7 @@ class RegistryServicer(InstallationCalls):
         )
         return messages.version(changed)
 
-    @rpc(role="publisher")
+    @rpc
     async def DeleteVersion(self, request: wire.DeleteVersionRequest, call: Call) -> Empty:
         await call.in_thread(
             self._registry.versions.delete,
@@ -180,7 +180,7 @@ class RegistryServicer(InstallationCalls):
 
     # Aliases.
 
-    @rpc(role="publisher")
+    @rpc
     async def CreateAlias(self, request: wire.CreateAliasRequest, call: Call) -> wire.Alias:
         parent = ConceptName.parse(request.parent, "parent")
         made = await call.in_thread(
@@ -210,7 +210,7 @@ class RegistryServicer(InstallationCalls):
             aliases=map(messages.alias, page.items), next_page_token=page.next_page_token
         )
 
-    @rpc(role="publisher")
+    @rpc
     async def UpdateAlias(self, request: wire.UpdateAliasRequest, call: Call) -> wire.Alias:
         sent = request.alias
         moved = await call.in_thread(
@@ -222,7 +222,7 @@ class RegistryServicer(InstallationCalls):
         )
         return messages.alias(moved)
 
-    @rpc(role="publisher")
+    @rpc
     async def DeleteAlias(self, request: wire.DeleteAliasRequest, call: Call) -> Empty:
         await call.in_thread(
             self._registry.aliases.delete,

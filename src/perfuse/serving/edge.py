@@ -10,15 +10,17 @@ A servicer has an attribute `edge`, and each of its methods is decorated:
         async def GetConcept(self, request: GetConceptRequest, call: Call) -> Concept:
             return to_wire(await call.in_thread(self.catalog.get, call.caller, request.name))
 
-        @rpc(role="publisher")
+        @rpc
         async def UploadImages(self, requests: AsyncIterator[Part], call: Call) -> ImageSet: ...
 
         @rpc
         async def WatchTrainingRun(self, request: Watch, call: Call) -> AsyncIterator[Event]:
             yield ...
 
-The order is: request id, credential, role, deadline, the proto's rules, the method. Who fails at
-one learns nothing of the next. What a method raises becomes a status by `perfuse.serving.status`.
+The order is: request id, credential, role, deadline, the proto's rules, the tenant in the request's
+names, the method. Who fails at one learns nothing of the next; role and names are those of the
+method's row in `perfuse.serving.policy`. What a method raises becomes a status by
+`perfuse.serving.status`.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ from perfuse.serving import logs
 from perfuse.serving.guard import Guard, full_name
 from perfuse.serving.identity import Authenticator, Caller
 from perfuse.serving.metrics import Metrics
+from perfuse.serving.policy import POLICY, Policy, Row
 from perfuse.serving.status import REQUEST_ID, DeadlinePassed, code_of, status_of, to_grpc
 from perfuse.serving.threaded import Arriving, CallerGone, OnThread
 from perfuse.serving.threads import InPlace, Threads
@@ -94,6 +97,7 @@ class Edge:
     Args:
         authenticator: Tells who calls.
         validator: Tells whether a request keeps its proto's rules; None where there are none.
+        policy: Says who may call what.
         metrics: Counts calls; by default into a registry of its own.
         tracer: Makes a span of each call; None for no tracing.
         threads: Threads for synchronous code.
@@ -107,12 +111,14 @@ class Edge:
         authenticator: Authenticator,
         validator: Validator | None = None,
         *,
+        policy: Policy = POLICY,
         metrics: Metrics | None = None,
         tracer: Tracer | None = None,
         threads: int = 16,
         backlog: int = 1024,
         threaded: bool = False,
     ) -> None:
+        self.policy = policy
         self.metrics = metrics or Metrics()
         self.threads = InPlace() if threaded else Threads(threads, backlog)
         self.thread_count, self.backlog, self.threaded = threads, backlog, threaded
@@ -120,7 +126,7 @@ class Edge:
         self._validator = validator
         self._tracer = tracer
         self._log = structlog.get_logger("perfuse.serving")
-        self._measures: dict[tuple[type, str], _Measures] = {}
+        self._methods: dict[tuple[type, str], _Method] = {}
         self.draining = False
         """Whether the server is about to end: what could go on for hours should end now."""
 
@@ -133,9 +139,9 @@ class Edge:
         on_thread = isinstance(context, OnThread)
         began = context.arrived if on_thread else time.perf_counter()
         key = (type(servicer), guard.name)
-        measures = self._measures.get(key)
-        if measures is None:
-            measures = self._measures[key] = _Measures(self.metrics, *key)
+        method = self._methods.get(key)
+        if method is None:
+            method = self._methods[key] = _Method(full_name(*key), self.policy, self.metrics)
         pairs = context.invocation_metadata()
         metadata: dict[str, str] = dict(pairs)
         if len(metadata) < len(pairs) and _twice("authorization", pairs):
@@ -146,22 +152,22 @@ class Edge:
             request_id = _new_request_id()
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         logs.request_id.set(request_id)
-        span = CallSpan(self._tracer, measures.method, metadata) if self._tracer else None
+        span = CallSpan(self._tracer, method.name, metadata) if self._tracer else None
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
         caller: Caller | None = None
         fault: BaseException | None = None
         code = "OK"
-        measures.in_flight.inc()
+        method.in_flight.inc()
         try:
             try:
                 caller = await self._authenticate(metadata)
-                guard.check(caller)
+                method.row.check_role(caller.roles, caller.subject)
                 if _is_past(deadline):
                     raise DeadlinePassed
                 given = metadata.get("authorization", "")
                 call = Call(caller, request_id, deadline, self.threads, given)
-                return await self._perform(guard, servicer, request, context, call)
+                return await self._perform(guard, method.row, servicer, request, context, call)
             except asyncio.CancelledError as error:
                 if _is_cancelled():
                     code = "DEADLINE_EXCEEDED" if _is_past(deadline) else "CANCELLED"
@@ -180,12 +186,12 @@ class Edge:
             if on_thread and code == "OK" and context.is_over():
                 code = "DEADLINE_EXCEEDED" if _is_past(deadline) else "CANCELLED"
             seconds = time.perf_counter() - began
-            measures.in_flight.dec()
-            measures.observe(code, seconds)
+            method.in_flight.dec()
+            method.observe(code, seconds)
             if span is not None:
                 span.end(code, grpc.StatusCode[code].value[0])
             fields: dict[str, Any] = {
-                "method": measures.method,
+                "method": method.name,
                 "tenant": caller.tenant if caller else None,
                 "code": code,
                 "ms": round(seconds * 1000, 3),
@@ -208,14 +214,18 @@ class Edge:
             raise Unavailable("credentials cannot be checked at this moment; call again") from None
 
     async def _perform(
-        self, guard: Guard, servicer: Any, request: Any, context: Any, call: Call
+        self, guard: Guard, row: Row, servicer: Any, request: Any, context: Any, call: Call
     ) -> Message | None:
+        def check(message: Message | Malformed) -> None:
+            self._check(message)
+            row.check_names(call.caller.tenant, message)
+
         if isinstance(request, Arriving):
             request = request.read()
         if isinstance(request, (Message, Malformed)):
-            self._check(request)
+            check(request)
         else:
-            request = _Requests(context, self._check)
+            request = _Requests(context, check)
         if guard.gives_stream:
             # Closed here and not by the garbage collector: a stream's end frees what it holds.
             async with aclosing(guard.method(servicer, request, call)) as responses:
@@ -283,19 +293,19 @@ class _Requests:
             raise CallerGone(error) from error
 
 
-class _Measures:
-    """The measures of one method, their labels looked up once."""
+class _Method:
+    """What is known of one method, looked up once: its row in the policy, and its measures."""
 
-    def __init__(self, metrics: Metrics, servicer: type, name: str) -> None:
-        self.method = full_name(servicer, name)
-        self.in_flight = metrics.in_flight.labels(self.method)
+    def __init__(self, name: str, policy: Policy, metrics: Metrics) -> None:
+        self.name, self.row = name, policy.row(name)
+        self.in_flight = metrics.in_flight.labels(name)
         self._metrics = metrics
         self._seconds: dict[str, Histogram] = {}
 
     def observe(self, code: str, seconds: float) -> None:
         histogram = self._seconds.get(code)
         if histogram is None:
-            histogram = self._seconds[code] = self._metrics.seconds.labels(self.method, code)
+            histogram = self._seconds[code] = self._metrics.seconds.labels(self.name, code)
         histogram.observe(seconds)
 
 

@@ -1,4 +1,4 @@
-"""The decorator of a servicer's methods: what it asks of a caller, and the way to the edge."""
+"""The decorator of a servicer's methods: the way to the edge."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from perfuse.errors import InvalidArgument, PermissionDenied
-from perfuse.serving.identity import GRANTED_BY, Caller
+from perfuse.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from perfuse.serving.edge import Call
@@ -32,79 +31,46 @@ class Guard:
     Attributes:
         method: As the servicer has it, called with the servicer, the request and a `Call`.
         name: The method's.
-        role: That a caller must have.
-        granted_by: The roles that grant it.
         gives_stream: Whether the method yields responses rather than returning one.
     """
 
     method: Callable[..., Any]
     name: str
-    role: str
-    granted_by: frozenset[str]
     gives_stream: bool
-
-    def check(self, caller: Caller) -> None:
-        """Let the caller pass.
-
-        Raises:
-            PermissionDenied: the caller has no role that grants what the method asks for.
-        """
-        if self.granted_by.isdisjoint(caller.roles):
-            raise PermissionDenied(
-                f"{self.name} needs the role {self.role!r}, which {caller.subject!r} does not "
-                "have; call with a token that has it"
-            )
 
 
 @overload
 def rpc(method: Streaming[S, Q, R]) -> Callable[[S, Q, Any], Awaitable[None]]: ...
 @overload
 def rpc(method: Unary[S, Q, R]) -> Callable[[S, Q, Any], Awaitable[R]]: ...
-@overload
-def rpc(*, role: str = "reader") -> _Decorator: ...
-def rpc(method: Any = None, *, role: str = "reader") -> Any:
+def rpc(method: Callable[..., Any]) -> Any:
     """Put a servicer's method behind the servicer's `edge`.
 
     The method is called with the request (or an async iterator of the client's stream) and a
-    `Call`; it returns a response or yields responses. gRPC sees the signature that it wants.
+    `Call`; it returns a response or yields responses. gRPC sees the signature that it wants. Who
+    may call it stands in `perfuse.serving.policy`.
 
     Args:
         method: `async def`, with or without `yield`.
-        role: What a caller must have; see `perfuse.serving.identity.GRANTED_BY`.
 
     Raises:
-        InvalidArgument: the role is none that we know, or the method is not async.
+        InvalidArgument: the method is not async.
     """
-    if role not in GRANTED_BY:
-        raise InvalidArgument(f"{role!r} is not a role; it must be one of {', '.join(GRANTED_BY)}")
+    gives_stream = inspect.isasyncgenfunction(method)
+    if not gives_stream and not inspect.iscoroutinefunction(method):
+        raise InvalidArgument(
+            f"{method.__qualname__} is not async; an rpc must be declared with async def"
+        )
+    guard = Guard(method, method.__name__, gives_stream)
 
-    def decorate(method: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        gives_stream = inspect.isasyncgenfunction(method)
-        if not gives_stream and not inspect.iscoroutinefunction(method):
-            raise InvalidArgument(
-                f"{method.__qualname__} is not async; an rpc must be declared with async def"
-            )
-        guard = Guard(method, method.__name__, role, GRANTED_BY[role], gives_stream)
+    @wraps(method)
+    async def guarded(self: Any, request: Any, context: Any) -> Any:
+        return await self.edge.answer(guard, self, request, context)
 
-        @wraps(method)
-        async def guarded(self: Any, request: Any, context: Any) -> Any:
-            return await self.edge.answer(guard, self, request, context)
-
-        # What wraps() left would have tools, and gRPC, see through to the method.
-        del guarded.__wrapped__
-        guarded.guard = guard  # type: ignore[attr-defined]
-        return guarded
-
-    return decorate if method is None else decorate(method)
-
-
-class _Decorator(Protocol):
-    """The type of `rpc(role=...)`."""
-
-    @overload
-    def __call__(self, method: Streaming[S, Q, R]) -> Callable[[S, Q, Any], Awaitable[None]]: ...
-    @overload
-    def __call__(self, method: Unary[S, Q, R]) -> Callable[[S, Q, Any], Awaitable[R]]: ...
+    # What wraps() left would have tools, and gRPC, see through to the method.
+    del guarded.__wrapped__
+    guarded.guard = guard  # type: ignore[attr-defined]
+    return guarded
 
 
 def guard_of(method: object) -> Guard | None:

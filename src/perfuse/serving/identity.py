@@ -26,17 +26,7 @@ import structlog
 
 from perfuse.errors import FailedPrecondition, InvalidArgument, Unauthenticated
 from perfuse.names import ID, check_id
-
-GRANTED_BY: Mapping[str, frozenset[str]] = {
-    "reader": frozenset({"reader", "publisher", "admin"}),
-    "publisher": frozenset({"publisher", "admin"}),
-    "admin": frozenset({"admin"}),
-    "operator": frozenset({"operator"}),
-    "delegate": frozenset({"delegate"}),
-}
-"""For each role that a method may ask for, the roles that grant it: `admin` (within its tenant)
-implies `publisher`, which implies `reader`; `operator` (of the installation) stands apart, and so
-does `delegate`, which no method asks for (see `on_behalf`)."""
+from perfuse.serving.roles import DELEGATE, GRANTED_BY
 
 ON_BEHALF_OF = "perfuse-tenant"
 """Metadata in which a caller with the role `delegate` says for which tenant it acts."""
@@ -57,7 +47,7 @@ class Caller:
     Attributes:
         tenant: The owner on whose behalf the call is made.
         subject: The person or service within the tenant.
-        roles: What the caller may do; see `GRANTED_BY`.
+        roles: What the caller may do; see `perfuse.serving.roles`.
     """
 
     tenant: str
@@ -98,22 +88,23 @@ def bearer_token(metadata: Mapping[str, str]) -> str:
 
 
 def on_behalf(caller: Caller, metadata: Mapping[str, str]) -> Caller:
-    """The caller as whom a delegate acts: a publisher of the one tenant that it names.
+    """The caller as whom a delegate acts: of the one tenant that it names, and a delegate alone.
 
-    The Trainer publishes so, long after the credential of whoever queued the run has expired. Who
-    is no delegate acts as itself, whatever it names.
+    The Trainer publishes so, long after the credential of whoever queued the run has expired. What
+    a delegate may call, the policy says row by row. Who is no delegate acts as itself, whatever it
+    names.
 
     Raises:
         Unauthenticated: a delegate names no tenant, or none that could be one.
     """
-    if "delegate" not in caller.roles:
+    if DELEGATE not in caller.roles:
         return caller
     tenant = metadata.get(ON_BEHALF_OF, "")
     if not ID.fullmatch(tenant):
         raise Unauthenticated(
             f"a delegate acts for one tenant; name it in the metadata {ON_BEHALF_OF!r}"
         )
-    return Caller(tenant, caller.subject, frozenset({"publisher"}))
+    return Caller(tenant, caller.subject, frozenset({DELEGATE}))
 
 
 class TokenAuthenticator:

@@ -9,6 +9,7 @@ import grpc
 
 from perfuse.errors import FailedPrecondition
 from perfuse.serving.guard import guard_of
+from perfuse.serving.policy import Policy
 from perfuse.serving.validation import Malformed
 
 Adder = Callable[[Any, Any], None]
@@ -18,14 +19,19 @@ Adder = Callable[[Any, Any], None]
 class Roster:
     """Stands in for the server when a generated function adds a servicer to it.
 
-    It refuses a method without a guard, and has malformed bytes arrive as `Malformed`: gRPC itself
-    answers them before any credential is asked for, with UNKNOWN and the parser's words.
+    It refuses a method without a guard or without a row in the policy, and has malformed bytes
+    arrive as `Malformed`: gRPC itself answers them before any credential is asked for, with UNKNOWN
+    and the parser's words.
+
+    Args:
+        policy: Says who may call what.
 
     Attributes:
         methods: Handlers of each service, by name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
         self.methods: dict[str, dict[str, Any]] = {}
 
     @property
@@ -45,7 +51,8 @@ class Roster:
         """Take up a service.
 
         Raises:
-            FailedPrecondition: a method stands open, or has another shape than the proto says.
+            FailedPrecondition: a method stands open, has another shape than the proto says, or
+                nothing says who may call it.
         """
         guarded = {}
         for name, handler in handlers.items():
@@ -62,6 +69,7 @@ class Roster:
                     f"{service}/{name} stands open: write it as an async def {shape} yield, and "
                     "decorate it with perfuse.serving.rpc"
                 )
+            self._policy.row(f"{service}/{name}")
             read = _reader(handler.request_deserializer, f"request of {service}/{name}")
             guarded[name] = handler._replace(request_deserializer=read)
         self.methods[service] = guarded

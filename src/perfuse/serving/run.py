@@ -118,7 +118,7 @@ class Server:
             FailedPrecondition: the address cannot be bound, or a method has no guard or no row
                 in the policy.
         """
-        roster = Roster()
+        roster = Roster(self.edge.policy)
         for adder, servicer in self._parts:
             adder(servicer, roster)
         for service in roster.services:

@@ -35,7 +35,7 @@ class ImageSetServicer:
     image_sets: ImageSets
     uploads: Uploads
 
-    @rpc(role="publisher")
+    @rpc
     async def CreateImageSet(
         self, request: wire.CreateImageSetRequest, call: Call
     ) -> wire.ImageSet:
@@ -49,7 +49,7 @@ class ImageSetServicer:
         )
         return messages.image_set(made)
 
-    @rpc(role="publisher")
+    @rpc
     async def UploadImages(
         self, requests: AsyncIterator[wire.UploadImagesRequest], call: Call
     ) -> wire.ImageSet:
@@ -91,7 +91,7 @@ class ImageSetServicer:
             image_sets=map(messages.image_set, page.items), next_page_token=page.next_page_token
         )
 
-    @rpc(role="publisher")
+    @rpc
     async def DeleteImageSet(self, request: wire.DeleteImageSetRequest, call: Call) -> Empty:
         await call.in_thread(
             self.image_sets.delete,

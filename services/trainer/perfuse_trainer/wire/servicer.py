@@ -54,7 +54,7 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
         self._runs, self._registry = trainer.runs, registry
         self._base_models = tuple(sorted(base_models))
 
-    @rpc(role="publisher")
+    @rpc
     async def CreateTrainingRun(
         self, request: wire.CreateTrainingRunRequest, call: Call
     ) -> wire.TrainingRun:
@@ -87,7 +87,7 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
             training_runs=map(run_messages.run, page.items), next_page_token=page.next_page_token
         )
 
-    @rpc(role="publisher")
+    @rpc
     async def CancelTrainingRun(
         self, request: wire.CancelTrainingRunRequest, call: Call
     ) -> wire.TrainingRun:
@@ -95,7 +95,7 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
         asked = mutation(call, request.request_id)
         return run_messages.run(await call.in_thread(self._runs.cancel, asked, name))
 
-    @rpc(role="publisher")
+    @rpc
     async def DeleteTrainingRun(self, request: wire.DeleteTrainingRunRequest, call: Call) -> Empty:
         name = TrainingRunName.parse(request.name)
         await call.in_thread(self._runs.delete, mutation(call, request.request_id), name)

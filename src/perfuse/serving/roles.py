@@ -1,0 +1,29 @@
+"""The roles that a caller may have, and which of them grant which.
+
+Five are a tenant's own. Two stand apart: `operator` is the installation's, for what concerns all
+tenants, and `delegate` is another service's that acts for one tenant at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+READER = "reader"
+RENDERER = "renderer"
+TRAINER = "trainer"
+PUBLISHER = "publisher"
+ADMIN = "admin"
+OPERATOR = "operator"
+DELEGATE = "delegate"
+
+GRANTED_BY: Mapping[str, frozenset[str]] = {
+    READER: frozenset({READER, RENDERER, TRAINER, PUBLISHER, ADMIN}),
+    RENDERER: frozenset({RENDERER, PUBLISHER, ADMIN}),
+    TRAINER: frozenset({TRAINER, PUBLISHER, ADMIN}),
+    PUBLISHER: frozenset({PUBLISHER, ADMIN}),
+    ADMIN: frozenset({ADMIN}),
+    OPERATOR: frozenset({OPERATOR}),
+    DELEGATE: frozenset({DELEGATE}),
+}
+"""For each role that an rpc may ask for, the roles that grant it: `admin` implies `publisher`,
+which implies `trainer` and `renderer`, each of which implies `reader`. See decision 17."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,6 +27,7 @@ SPEEDS: dict[str, Seconds] = {
     "lanes one after the other": lambda lanes: 0.5 * lanes,
     "lanes at once": lambda lanes: 1.0,
     "in between": lambda lanes: 0.7 + 0.2 * lanes,
+    "as on two cores": lambda lanes: max(30.6 + 5.5 * (lanes - 2), 9.05 * lanes),
     "in steps, as kernels are": lambda lanes: 1.0 + lanes // 6,
 }
 speeds = pytest.mark.parametrize("speed", SPEEDS.values(), ids=SPEEDS.keys())
@@ -157,3 +159,28 @@ def test_a_picture_of_a_size_never_seen_holds_nobody_up() -> None:
     denoiser.queues.drop_lost()
     chosen = denoiser.queues.choose(MAX_LANES)
     assert [place.render.tenant for place in chosen] in (["other"], ["flood"] * 8)
+
+
+@speeds
+def test_who_come_and_go_in_numbers_share_full_batches(speed: Seconds) -> None:
+    """Sixteen callers of sixteen tenants, each calling again: nobody's wait empties the batches."""
+    denoiser, chance = Denoiser(speed), random.Random(0)
+    left: dict[int, tuple[Place, int]] = {}
+
+    def call() -> None:
+        (place,) = denoiser.places(f"t{chance.randrange(16)}", 1)
+        denoiser.queues.add([place])
+        left[id(place)] = place, chance.choice([6, 8, 10])
+
+    for _ in range(16):
+        call()
+    for _ in range(600):
+        for place in denoiser.step():
+            _, steps = left[id(place)]
+            left[id(place)] = place, steps - 1
+            if steps == 1:
+                denoiser.queues.remove(place)
+                del left[id(place)]
+                call()
+    full = MAX_LANES / speed(MAX_LANES)
+    assert sum(denoiser.lanes) / denoiser.clock > 0.95 * full

@@ -95,10 +95,13 @@ class Queues:
         """The rows of the next step: of one shape, fairly by tenant, each tenant's oldest first.
 
         The batch is full, unless that would make the step longer than a tenant with few rows need
-        bear: its pictures take at most as many times as long as alone as there are tenants.
+        bear: its pictures take at most as many times as long as alone as there are tenants. A row
+        of everyone who would bear no longer step either is in the batch all the same: waiting for
+        the others' turns, one after the other, would take each of them longer.
         """
         left = {tenant: deque(queue) for tenant, queue in self._by_tenant.items()}
-        longest = self._longest_step(max_lanes)
+        bearable = self._bearable(max_lanes)
+        longest = min(bearable.values(), default=math.inf)
         begun = self.running
         chosen: list[Place] = []
         lanes, planned = 0, defaultdict[str, float](float)
@@ -111,7 +114,9 @@ class Queues:
                 continue
             if lanes and lanes + place.picture.lanes > max_lanes:
                 continue
-            if chosen and self._step_seconds(place.size, lanes + place.picture.lanes) > longest:
+            with_it = self._step_seconds(place.size, lanes + place.picture.lanes)
+            waits_as_long = tenant not in planned and with_it > bearable.get(tenant, math.inf)
+            if chosen and with_it > longest and not waits_as_long:
                 left.pop(tenant, None)
                 continue
             if place.row is None:
@@ -139,18 +144,18 @@ class Queues:
             {tenant: tenants * self._step_seconds(size, count) for tenant, count in own.items()},
         )
 
-    def _longest_step(self, max_lanes: int) -> float:
-        """Seconds that the next step may take, for the sake of whoever would step fastest alone."""
+    def _bearable(self, max_lanes: int) -> dict[str, float]:
+        """Tenant → seconds that the next step may take for its sake; nothing where one is alone."""
         tenants = len(self._by_tenant)
         if tenants < 2:
-            return math.inf
-        allowed = []
+            return {}
+        found = {}
         for tenant, queue in self._by_tenant.items():
             lanes = sum(place.picture.lanes for place in queue)
             # 0 for a size that never stepped: there is nothing to compare with yet.
             if alone := self._step_seconds(queue[0].size, min(lanes, max_lanes)):
-                allowed.append(max(alone, tenants * alone - self._shares.owed(tenant)))
-        return min(allowed, default=math.inf)
+                found[tenant] = max(alone, tenants * alone - self._shares.owed(tenant))
+        return found
 
     def _step_seconds(self, size: Size, lanes: int) -> float:
         return self._pace.step_seconds(size, lanes) or 0.0

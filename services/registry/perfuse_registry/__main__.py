@@ -16,6 +16,7 @@ from rich.console import Console
 
 from perfuse.errors import FailedPrecondition, PerfuseError
 from perfuse.serving import logs
+from perfuse.serving.process_one import die_of_sigterm
 from perfuse.serving.workers import supervise, this_worker
 from perfuse.storage.database import Database
 from perfuse_registry.measures import Measures
@@ -197,6 +198,7 @@ async def _serve(settings: RegistrySettings) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
+    die_of_sigterm()
     app(args=None if arguments is None else list(arguments))
 
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from perfuse.errors import PerfuseError
+from perfuse.serving.process_one import die_of_sigterm
 from perfuse_renderer.settings import RendererSettings
 
 app = typer.Typer(
@@ -75,6 +76,7 @@ async def _serve(settings: RendererSettings) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
+    die_of_sigterm()
     run: Callable[..., object] = app
     run(args=None if arguments is None else list(arguments))
 

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from perfuse.errors import PerfuseError
+from perfuse.serving.process_one import die_of_sigterm
 from perfuse_trainer.learn_command import learn
 
 P = ParamSpec("P")
@@ -144,6 +145,7 @@ def _migrate(revision: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
+    die_of_sigterm()
     app(args=None if arguments is None else list(arguments))
 
 

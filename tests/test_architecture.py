@@ -128,6 +128,7 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_renderer.journey": {
         *("perfuse.attach", "perfuse.errors", "perfuse_renderer", "ray"),
     },
+    "perfuse_renderer.measures": {"perfuse_renderer", "prometheus_client"},
     "perfuse_renderer.plan_store": {"perfuse.attach", "perfuse_renderer", "ray", "torch"},
     "perfuse_renderer.replica": {"perfuse.attach", "perfuse.errors", "perfuse_renderer", "ray"},
     "perfuse_renderer.residence": {

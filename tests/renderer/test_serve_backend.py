@@ -80,11 +80,16 @@ def test_what_a_lost_replica_had_not_finished_is_rendered_by_another(
 
     async def work(stage: Stage) -> None:
         await fleet.complete()
+        before = await stage.steps()
         asked = [
             picture(plans[index % 4], nothing, index, steps=steps, width=24)
             for index, steps in enumerate((3, 60, 3, 61))
         ]
-        undisturbed = finished(await rendered(stage.backend, asked, preview_every=7))
+        heard = await rendered(stage.backend, asked, preview_every=7)
+        undisturbed = finished(heard)
+        # The rows' shares travel with them, and add up to whole steps.
+        shares = sum(event.share for event in heard if isinstance(event, Stepped))
+        assert shares == pytest.approx(await stage.steps() - before)
         stage.slow(0.03)
         events: list[Event] = []
         async for event in events_of(stage.backend, asked, preview_every=7):
@@ -102,6 +107,7 @@ def test_what_a_lost_replica_had_not_finished_is_rendered_by_another(
         assert steps.count((0, 1)) == steps.count((2, 1)) == 1
         assert sum(isinstance(event, Ended) for event in events) == 1
         assert stage.backend.running == stage.backend.waiting == 0
+        assert stage.backend.replica_losses == 1
 
     asyncio.run(work(fleet.stage()))
 

@@ -47,9 +47,11 @@ async def _serve(settings: RendererSettings) -> None:
     from perfuse.client.registry import RegistryClient
     from perfuse.serving import logs, tracing
     from perfuse.serving.edge import Edge
+    from perfuse.serving.metrics import Metrics
     from perfuse.serving.run import Server
     from perfuse.serving.validation import ProtovalidateValidator
     from perfuse.v1.renderer_pb2_grpc import add_RendererServiceServicer_to_server
+    from perfuse_renderer.measures import Measures
     from perfuse_renderer.pool import AdapterPool
     from perfuse_renderer.servicer import RendererServicer, request_kinds
     from perfuse_renderer.studios import open_studios
@@ -58,12 +60,14 @@ async def _serve(settings: RendererSettings) -> None:
     validator = ProtovalidateValidator()
     validator.prepare(*request_kinds())
     tracer, end_tracing = tracing.configure("perfuse-renderer")
-    edge = Edge(authenticator, validator, tracer=tracer, threads=settings.threads)
+    metrics = Metrics()
+    measures = Measures(metrics.registry)
+    edge = Edge(authenticator, validator, metrics=metrics, tracer=tracer, threads=settings.threads)
     async with RegistryClient(settings.registry, credentials) as registry:
         pool = AdapterPool(
             registry, settings.adapter_directory, max_bytes=settings.adapter_megabytes << 20
         )
-        async with open_studios(settings, pool) as studios:
+        async with open_studios(settings, pool, measures) as studios:
 
             async def ready() -> None:
                 await asyncio.gather(*(studio.backend.check() for studio in studios.values()))

@@ -21,6 +21,9 @@ class AdapterDisk:
     Args:
         directory: made if it is not there.
         max_bytes: of all files.
+
+    Attributes:
+        hits, misses: adapters looked for so far, found and not.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
@@ -32,11 +35,25 @@ class AdapterDisk:
         files.sort(key=lambda entry: entry[0].st_mtime)
         self._sizes = OrderedDict((f"sha256:{stem}", stat.st_size) for stat, stem in files)
         self._bytes = sum(self._sizes.values())
+        self.hits = self.misses = 0
+
+    @property
+    def count(self) -> int:
+        """Files."""
+        return len(self._sizes)
+
+    @property
+    def size_bytes(self) -> int:
+        """Their size."""
+        return self._bytes
 
     def __contains__(self, digest: str) -> bool:
         """Whether it should be there."""
         with self._lock:
-            return digest in self._sizes
+            there = digest in self._sizes
+            self.hits += there
+            self.misses += not there
+            return there
 
     def read(self, digest: str) -> bytes | None:
         """The bytes of a digest, if they are there and still its own."""

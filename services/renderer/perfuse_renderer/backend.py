@@ -43,6 +43,11 @@ class Backend(Protocol):
         """Pictures that have not."""
         ...
 
+    @property
+    def replica_losses(self) -> int:
+        """Renders so far that began anew since their replica was lost."""
+        ...
+
     async def check(self) -> None:
         """Pass while renders can be taken in.
 
@@ -118,6 +123,11 @@ class LocalBackend:
     def waiting(self) -> int:
         """See `Backend`."""
         return self._engine.waiting
+
+    @property
+    def replica_losses(self) -> int:
+        """See `Backend`: there are no replicas."""
+        return 0
 
     async def check(self) -> None:
         """See `Backend.check`."""

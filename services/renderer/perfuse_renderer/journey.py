@@ -42,7 +42,7 @@ class Sender:
     def __init__(self, render: Any, plans: PlanStore, patience: float, lease: float) -> None:
         self.render, self.plans, self.patience, self.lease = render, plans, patience, lease
         self.name = uuid.uuid4().hex
-        self.newest = 0
+        self.newest = self.losses = 0
         self._numbers = itertools.count(1)
 
     def number(self) -> int:
@@ -116,6 +116,7 @@ class Journey:
         try:
             for attempt in range(_ATTEMPTS):
                 if attempt:
+                    self._sender.losses += 1
                     _log.warning("a replica was lost; its renders begin again on another")
                     # They may have been lost with it.
                     self._sender.plans.forget(plan.digest for plan in self._plans())

@@ -17,6 +17,9 @@ class Kept(Generic[K, V]):
     Args:
         max_bytes: of all values; the last one put in is kept whatever its size.
         size: bytes of a value.
+
+    Attributes:
+        hits, misses: lookups so far that found something, and that did not.
     """
 
     def __init__(self, max_bytes: int, size: Callable[[V], int]) -> None:
@@ -25,13 +28,26 @@ class Kept(Generic[K, V]):
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        self.hits = self.misses = 0
+
+    @property
+    def count(self) -> int:
+        """Values that are kept."""
+        return len(self._values)
+
+    @property
+    def size_bytes(self) -> int:
+        """Their size."""
+        return self._bytes
 
     def get(self, key: K, /) -> V | None:
         """The value of a key, used now."""
         with self._lock:
             found = self._values.get(key)
             if found is None:
+                self.misses += 1
                 return None
+            self.hits += 1
             self._values.move_to_end(key)
             return found[0]
 

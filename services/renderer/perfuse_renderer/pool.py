@@ -66,6 +66,11 @@ class AdapterPool:
         max_bytes: of adapters in memory.
         max_disk_bytes: of adapters on disk.
         clock: seconds, for tests.
+
+    Attributes:
+        disk: what keeps adapters on disk; None for nothing.
+        hits, misses: adapters looked for in memory so far, found and not.
+        stale: names so far that were used as last known, since the Registry did not answer.
     """
 
     def __init__(
@@ -78,7 +83,8 @@ class AdapterPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
-        self._disk = AdapterDisk(directory, max_disk_bytes) if directory else None
+        self.disk = AdapterDisk(directory, max_disk_bytes) if directory else None
+        self.hits = self.misses = self.stale = 0
         self._max_bytes = max_bytes
         self._clock = clock
         self._names: OrderedDict[tuple[str, VersionName], tuple[float, FoundVersion]]
@@ -129,6 +135,7 @@ class AdapterPool:
             )
         except Unavailable:
             if known is not None and self._clock() - known[0] < STALE_SECONDS:
+                self.stale += 1
                 return known[1]
             raise
         self._names[key] = (self._clock(), found)
@@ -140,14 +147,16 @@ class AdapterPool:
     def _in_memory(self, digest: str) -> Adapter | None:
         kept = self._adapters.get(digest)
         if kept is None:
+            self.misses += 1
             return None
+        self.hits += 1
         self._adapters.move_to_end(digest)
         return kept[0]
 
     async def _load(self, version: FoundVersion, authorization: str) -> Adapter:
         data = None
-        if self._disk is not None and version.digest in self._disk:
-            data = await asyncio.to_thread(self._disk.read, version.digest)
+        if self.disk is not None and version.digest in self.disk:
+            data = await asyncio.to_thread(self.disk.read, version.digest)
         came = data is None
         if data is None:
             _, data = await self._source.adapter(version.name, authorization)
@@ -158,10 +167,10 @@ class AdapterPool:
                 )
         adapter = await asyncio.to_thread(Adapter.from_bytes, data)
         self._keep(version.digest, adapter, len(data))
-        if came and self._disk is not None:
+        if came and self.disk is not None:
             # Nobody waits for the disk: it is for the processes that come after this one.
             loop = asyncio.get_running_loop()
-            writing = loop.run_in_executor(None, self._disk.write, version.digest, data)
+            writing = loop.run_in_executor(None, self.disk.write, version.digest, data)
             self._writing.add(writing)
             writing.add_done_callback(self._writing.discard)
         return adapter

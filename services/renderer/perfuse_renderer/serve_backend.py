@@ -85,12 +85,17 @@ class ServeBackend:
     @property
     def running(self) -> int:
         """Pictures that this front door sent and that have begun."""
-        return sum(journey.running for journey in self._journeys)
+        return sum(journey.running for journey in tuple(self._journeys))
 
     @property
     def waiting(self) -> int:
         """Pictures that this front door sent and that have not."""
-        return sum(journey.waiting for journey in self._journeys)
+        return sum(journey.waiting for journey in tuple(self._journeys))
+
+    @property
+    def replica_losses(self) -> int:
+        """See `Backend`."""
+        return self._sender.losses
 
     async def check(self) -> None:
         """See `Backend.check`."""

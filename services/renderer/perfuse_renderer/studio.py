@@ -18,6 +18,7 @@ from perfuse_renderer.backend import Backend
 from perfuse_renderer.engine.render import Event
 from perfuse_renderer.engine.row import Picture
 from perfuse_renderer.engine.schedulers import make_scheduler, scheduler_name
+from perfuse_renderer.ledger import Ledger
 from perfuse_renderer.planning import (
     Asker,
     ConceptSettings,
@@ -92,6 +93,7 @@ class Studio:
         planner: of its prompts.
         backend: that steps its rows.
         guidance: where an order says none.
+        ledger: of its renders; one that nobody reads by default.
     """
 
     def __init__(
@@ -101,11 +103,13 @@ class Studio:
         planner: Planner,
         backend: Backend,
         guidance: float = 7.5,
+        ledger: Ledger | None = None,
     ) -> None:
         self.name = name
         self.base = base
         self.backend = backend
-        self._planner = planner
+        self.planner = planner
+        self.ledger = ledger or Ledger()
         self._guidance = guidance
         self._nothings: dict[int, ConditioningPlan] = {}
         self._release = release_of("perfuse")
@@ -144,9 +148,14 @@ class Studio:
         events = self.backend.render(
             tenant, work.pictures, deadline=deadline, preview_every=preview_every
         )
-        async with aclosing(events) as listened:  # type: ignore[type-var]
-            async for event in listened:
-                yield event
+        entry = self.ledger.open(work.pictures)
+        try:
+            async with aclosing(events) as listened:  # type: ignore[type-var]
+                async for event in listened:
+                    entry.hear(event)
+                    yield event
+        finally:
+            entry.close()
 
     def record(self, work: Commission, index: int) -> Record:
         """What the picture `index` of a commission was rendered from."""
@@ -198,7 +207,7 @@ class Studio:
     async def _plan(
         self, asker: Asker, order: RenderOrder, prompt: str, field: str, least: int
     ) -> PlannedPrompt:
-        return await self._planner.plan(
+        return await self.planner.plan(
             asker,
             prompt,
             order.concepts,

@@ -11,6 +11,8 @@ from perfuse.attach import BaseModel
 from perfuse.errors import FailedPrecondition
 from perfuse_renderer.backend import Backend, LocalBackend
 from perfuse_renderer.engine.limits import EngineSettings
+from perfuse_renderer.ledger import Ledger
+from perfuse_renderer.measures import Measures
 from perfuse_renderer.planning import Planner
 from perfuse_renderer.pool import AdapterPool
 from perfuse_renderer.residence import DTYPES, forget_steps, load_base, start_engine
@@ -20,13 +22,14 @@ from perfuse_renderer.studio import Studio
 
 @asynccontextmanager
 async def open_studios(
-    settings: RendererSettings, pool: AdapterPool
+    settings: RendererSettings, pool: AdapterPool, measures: Measures | None = None
 ) -> AsyncIterator[dict[str, Studio]]:
     """`baseModels/{id}` → studio, ready to render; at the end nothing of them is left.
 
     Args:
         settings: of the Renderer.
         pool: where concepts come from.
+        measures: count what is done; their own by default, which nobody reads.
 
     Raises:
         NotFound, BaseModelUnsuitable, DataLoss, BaseModelMismatch: as `BaseModel.load`.
@@ -35,8 +38,10 @@ async def open_studios(
     """
     directories = settings.base_directories()
     studios: dict[str, Studio] = {}
+    measures = measures or Measures()
+    measures.tell(studios, pool, settings.max_lanes)
     opening = _served if settings.backend == "serve" else _local
-    async with opening(settings, directories, pool, studios):
+    async with opening(settings, directories, pool, measures, studios):
         try:
             yield studios
         finally:
@@ -48,12 +53,14 @@ async def _local(
     settings: RendererSettings,
     directories: Mapping[str, Path],
     pool: AdapterPool,
+    measures: Measures,
     studios: dict[str, Studio],
 ) -> AsyncIterator[None]:
     for name, directory in directories.items():
         base = await asyncio.to_thread(_prepared, directory, settings.device, settings.dtype)
         engine = await asyncio.to_thread(start_engine, base, _limits(settings))
-        studios[name] = _studio(name, base, LocalBackend(engine), pool, settings)
+        backend = LocalBackend(engine)
+        studios[name] = _studio(name, base, backend, pool, measures, settings)
     yield
 
 
@@ -62,6 +69,7 @@ async def _served(
     settings: RendererSettings,
     directories: Mapping[str, Path],
     pool: AdapterPool,
+    measures: Measures,
     studios: dict[str, Studio],
 ) -> AsyncIterator[None]:
     # Only here, for Ray takes seconds to import.
@@ -87,7 +95,7 @@ async def _served(
             handle = cluster.deploy(name.removeprefix("baseModels/"), replica)
             store = PlanStore(DTYPES[settings.dtype], settings.object_store_megabytes << 19)
             backend = ServeBackend(handle, store, patience=settings.replica_wait_seconds)
-            studios[name] = _studio(name, base, backend, pool, settings)
+            studios[name] = _studio(name, base, backend, pool, measures, settings)
         if cluster.owned:
             # In a cluster that grows, the first replica may come hours later: health tells.
             for name in directories:
@@ -108,11 +116,24 @@ def _prepared(directory: Path, device: str, dtype: str) -> BaseModel:
 
 
 def _studio(
-    name: str, base: BaseModel, backend: Backend, pool: AdapterPool, settings: RendererSettings
+    name: str,
+    base: BaseModel,
+    backend: Backend,
+    pool: AdapterPool,
+    measures: Measures,
+    settings: RendererSettings,
 ) -> Studio:
     plans = settings.plan_megabytes << 20
-    planner = Planner(base, pool, plans, max_text_bytes=plans >> 3, max_concept_bytes=plans >> 3)
-    return Studio(name, base, planner, backend, settings.guidance)
+    book = measures.book(name.removeprefix("baseModels/"))
+    planner = Planner(
+        base,
+        pool,
+        plans,
+        max_text_bytes=plans >> 3,
+        max_concept_bytes=plans >> 3,
+        on_made=book.planned,
+    )
+    return Studio(name, base, planner, backend, settings.guidance, Ledger(book))
 
 
 def _limits(settings: RendererSettings) -> EngineSettings:

@@ -232,8 +232,9 @@ class Engine:
         self._account(stepped.advanced, stepped.seconds, stepped.lanes)
         for place, error in stepped.failed:
             self._fail(place, error)
+        lanes = sum(place.picture.lanes for place in stepped.advanced)
         for place in stepped.advanced:
-            self._tell(place)
+            self._tell(place, place.picture.lanes / lanes, stepped.seconds)
 
     def _account(self, places: list[Place], seconds: float, lanes: int) -> None:
         if not places:
@@ -242,11 +243,11 @@ class Engine:
         with self._wake:
             self._queues.charge(places, seconds, lanes)
 
-    def _tell(self, place: Place) -> None:
+    def _tell(self, place: Place, share: float, seconds: float) -> None:
         row, render = place.row, place.render
         if row is None:
             return
-        render.tell(Stepped(place.index, row.step, row.steps))
+        render.tell(Stepped(place.index, row.step, row.steps, share * seconds, share))
         if row.done:
             self._remove(place)
             if row.is_finite:

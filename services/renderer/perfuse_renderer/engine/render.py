@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -23,11 +23,18 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """A picture made a step."""
+    """A picture made a step.
+
+    Attributes:
+        seconds: of the denoiser that were its part of the step.
+        share: of the step; those of all pictures of the batch add up to 1.
+    """
 
     index: int
     step: int
     steps: int
+    seconds: float = field(default=0.0, compare=False)
+    share: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

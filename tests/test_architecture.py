@@ -17,11 +17,13 @@ ROOMED = {
     *HEAVY,
     "alembic",
     "certifi",
+    "cryptography",
     "google",
     "grpc",
     "grpc_health",
     "grpc_reflection",
     "grpc_status",
+    "jwt",
     "lark",
     "minio",
     "opentelemetry",
@@ -38,7 +40,9 @@ ROOMED = {
 WIRE = {"google", "grpc", "grpc_status", "perfuse.v1"}
 ENGINE = HEAVY - {"ray"}
 PICTURES = {"perfuse_trainer.pictures"}
-STORAGE = {"perfuse.adapter", "perfuse.errors", "perfuse.names", "perfuse.storage"}
+STORAGE = {
+    *("perfuse.adapter", "perfuse.errors", "perfuse.names", "perfuse.quotas", "perfuse.storage"),
+}
 RULES = {*STORAGE, "perfuse_registry"}
 
 # What a package or module may import of ours and of the heavy libraries; the longest match rules.
@@ -64,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
         *("perfuse.client", "perfuse.errors", "perfuse.names", "PIL"),
     },
     "perfuse.names": {"perfuse.errors"},
+    "perfuse.quotas": {"perfuse.errors", "perfuse.names"},
     "perfuse.v1": {"perfuse.v1", "google", "grpc"},
     "perfuse.client": {
         "perfuse.__version__",
@@ -81,6 +86,8 @@ ALLOWED: dict[str, set[str]] = {
         *WIRE,
         "grpc_health",
         "grpc_reflection",
+        "jwt",
+        "cryptography",
         "opentelemetry",
         "prometheus_client",
         "protovalidate",
@@ -109,6 +116,7 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_registry.messages": {*RULES, "google", "perfuse.v1"},
     "perfuse_registry.migrations": {*RULES, "alembic", "sqlalchemy"},
     "perfuse_registry.servicer": {*RULES, "google", "perfuse.serving", "perfuse.v1"},
+    "perfuse_registry.sharing_calls": {*RULES, "google", "perfuse.serving", "perfuse.v1"},
     "perfuse_registry.settings": {*RULES, "perfuse.serving", "pydantic", "pydantic_settings"},
     "perfuse_registry.tables": {*RULES, "sqlalchemy", "sqlmodel"},
     "perfuse_renderer": {
@@ -116,10 +124,11 @@ ALLOWED: dict[str, set[str]] = {
         "perfuse.client",
         "perfuse.errors",
         "perfuse.names",
+        "perfuse.quotas",
         "perfuse_renderer",
     },
     "perfuse_renderer.__main__": {
-        *("perfuse.client", "perfuse.errors", "perfuse.serving", "perfuse.v1"),
+        *("perfuse.client", "perfuse.errors", "perfuse.quotas", "perfuse.serving", "perfuse.v1"),
         "perfuse_renderer",
     },
     "perfuse_renderer.cluster": {
@@ -149,7 +158,8 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_renderer.pictures": {"PIL", "torch"},
     "perfuse_renderer.planning": {"perfuse", "perfuse_renderer"},
     "perfuse_renderer.servicer": {
-        *("perfuse.errors", "perfuse.serving", "perfuse.v1", "perfuse_renderer", "google"),
+        *("perfuse.errors", "perfuse.quotas", "perfuse.serving", "perfuse.v1"),
+        *("perfuse_renderer", "google"),
     },
     "perfuse_renderer.studio": {
         *("perfuse.attach", "perfuse.errors", "perfuse.method", "perfuse_renderer"),

@@ -21,6 +21,10 @@ PerfuseError
 │   ├── BaseModelInUse       versions still stand on the base model
 │   ├── AliasInUse           an alias still points at the version
 │   ├── ConceptDeleted       the concept was deleted and can be undeleted
+│   ├── ConceptErased        the concept was erased, and nothing brings it back
+│   ├── ConsentMissing       nobody has consented to this use of a likeness, or not yet
+│   ├── ConsentExpired       the consent to this use of a likeness is over
+│   ├── ConsentRevoked       the consent to this use of a likeness was taken back
 │   ├── ConceptNotEmpty      the concept still has versions
 │   ├── ImageSetInUse        a run that has not ended uses the image set
 │   ├── ImageSetEmpty        the image set has no images, or none any more
@@ -29,6 +33,7 @@ PerfuseError
 ├── Aborted                  lost a race; read again and decide anew
 │   └── EtagMismatch         the resource is not the one that was read
 ├── ResourceExhausted        a limit is reached
+│   └── QuotaExceeded        a tenant's quota is used up
 ├── Unavailable              for the moment; the same call may succeed later
 ├── DeadlineExceeded         the caller's time was over first
 ├── TrainingDiverged         a run whose loss or parameters left the finite numbers
@@ -168,6 +173,22 @@ class ConceptDeleted(FailedPrecondition):
     """The concept was deleted; undelete it before anything else."""
 
 
+class ConceptErased(FailedPrecondition):
+    """The concept was erased, or is being erased; nothing brings it back."""
+
+
+class ConsentMissing(FailedPrecondition):
+    """Nobody has consented to this use of a living person's likeness, or not yet."""
+
+
+class ConsentExpired(FailedPrecondition):
+    """The consent to this use of a living person's likeness is over."""
+
+
+class ConsentRevoked(FailedPrecondition):
+    """The consent to this use of a living person's likeness was taken back."""
+
+
 class ConceptNotEmpty(FailedPrecondition):
     """The concept still has versions; a deletion must say that they go with it."""
 
@@ -202,6 +223,18 @@ class ResourceExhausted(PerfuseError):
     """A limit is reached: a quota, a queue, a size."""
 
     status = "RESOURCE_EXHAUSTED"
+
+
+class QuotaExceeded(ResourceExhausted):
+    """A tenant's quota is used up; `retry_after` is set where time mends it.
+
+    Attributes:
+        quota: Its name, as in `perfuse.quotas.QUOTAS`.
+        limit: What is allowed, rounded down; None where it is not known.
+    """
+
+    quota: str = ""
+    limit: int | None = None
 
 
 class Unavailable(PerfuseError):

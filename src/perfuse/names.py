@@ -83,6 +83,14 @@ class ConceptName(_Name):
         """The name of one of its aliases."""
         return AliasName(self.tenant, self.concept, alias)
 
+    def consent(self, consent: str) -> ConsentName:
+        """The name of a consent to its use."""
+        return ConsentName(self.tenant, self.concept, consent)
+
+    def grant(self, grantee: str) -> GrantName:
+        """The name of its grant to another tenant."""
+        return GrantName(self.tenant, self.concept, grantee)
+
 
 @dataclass(frozen=True, slots=True)
 class VersionName(_Name):
@@ -118,6 +126,42 @@ class AliasName(_Name):
 
     def __str__(self) -> str:
         return f"tenants/{self.tenant}/concepts/{self.concept}/aliases/{self.alias}"
+
+    @property
+    def parent(self) -> ConceptName:
+        """The concept's name."""
+        return ConceptName(self.tenant, self.concept)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentName(_Name):
+    """`tenants/{tenant}/concepts/{concept}/consents/{consent}`."""
+
+    _pattern: ClassVar[str] = "tenants/{tenant}/concepts/{concept}/consents/{consent}"
+    tenant: str
+    concept: str
+    consent: str
+
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/concepts/{self.concept}/consents/{self.consent}"
+
+    @property
+    def parent(self) -> ConceptName:
+        """The concept's name."""
+        return ConceptName(self.tenant, self.concept)
+
+
+@dataclass(frozen=True, slots=True)
+class GrantName(_Name):
+    """`tenants/{tenant}/concepts/{concept}/grants/{grantee}`; the grantee is a tenant's id."""
+
+    _pattern: ClassVar[str] = "tenants/{tenant}/concepts/{concept}/grants/{grantee}"
+    tenant: str
+    concept: str
+    grantee: str
+
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/concepts/{self.concept}/grants/{self.grantee}"
 
     @property
     def parent(self) -> ConceptName:

@@ -72,6 +72,7 @@ _DETAILS = {
         error_details_pb2.BadRequest,
         error_details_pb2.ResourceInfo,
         error_details_pb2.PreconditionFailure,
+        error_details_pb2.QuotaFailure,
         error_details_pb2.RetryInfo,
     )
 }
@@ -151,11 +152,19 @@ def refused(
 
 
 class Client:
-    """A stub whose calls carry a token, none where it is empty, and raise `Refusal`."""
+    """A stub whose calls carry a token, none where it is empty, and raise `Refusal`.
 
-    def __init__(self, channel: grpc.Channel, token: str) -> None:
+    Args:
+        channel: To the server.
+        token: The caller's.
+        service: Token of the service that asks on the caller's behalf, if one does.
+    """
+
+    def __init__(self, channel: grpc.Channel, token: str, service: str = "") -> None:
         self._stub = RegistryServiceStub(channel)
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        if service:
+            self._metadata = (*self._metadata, ("perfuse-service", f"Bearer {service}"))
 
     def __getattr__(self, name: str) -> Callable[[Message], Any]:
         method = getattr(self._stub, name)
@@ -177,6 +186,7 @@ class Tenant:
         id: Of the tenant.
         name: `tenants/{id}`.
         call: A publisher's client.
+        admin: An admin's.
     """
 
     def __init__(self, installation: Installation, tenant: str) -> None:
@@ -184,6 +194,7 @@ class Tenant:
         self.id = tenant
         self.name = f"tenants/{tenant}"
         self.call = installation.client(tenant, "publisher", subject="paula")
+        self.admin = installation.client(tenant, "admin", subject="ada")
 
     def concept(self, concept_id: str = "tom", **fields: Any) -> wire.Concept:
         """A new concept, of cats unless told otherwise."""
@@ -209,6 +220,23 @@ class Tenant:
                 alias=wire.Alias(version=version.name),
             )
         )
+
+    def grant(
+        self, grantee: Tenant | str, access: str = "RENDER", concept_id: str = "tom"
+    ) -> wire.Grant:
+        """Let another tenant use a concept."""
+        return self.admin.CreateGrant(
+            wire.CreateGrantRequest(
+                parent=f"{self.name}/concepts/{concept_id}",
+                grant_id=grantee if isinstance(grantee, str) else grantee.id,
+                grant=wire.Grant(access=f"GRANT_ACCESS_{access}"),
+            )
+        )
+
+    def revoke(self, grantee: Tenant, concept_id: str = "tom") -> None:
+        """Take it back."""
+        name = f"{self.name}/concepts/{concept_id}/grants/{grantee.id}"
+        self.admin.DeleteGrant(wire.DeleteGrantRequest(name=name))
 
     def bytes_of(self, name: str) -> bytes:
         """A version's bytes."""

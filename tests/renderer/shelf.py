@@ -56,7 +56,9 @@ class Shelf:
             raise Unavailable("away")
         return self.found(name)
 
-    async def adapter(self, name: VersionName, authorization: str) -> tuple[FoundVersion, bytes]:
+    async def adapter(
+        self, name: VersionName, authorization: str, *, shared: bool = False
+    ) -> tuple[FoundVersion, bytes]:
         self.downloads += 1
         if self.gate is not None:
             await self.gate.wait()

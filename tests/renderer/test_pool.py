@@ -206,7 +206,7 @@ def test_a_disk_that_takes_nothing_holds_nobody_up(
 def test_bytes_of_another_digest_are_never_used(shelf: Shelf, clock: Clock) -> None:
     class Liar(Shelf):
         async def adapter(
-            self, name: VersionName, authorization: str
+            self, name: VersionName, authorization: str, *, shared: bool = False
         ) -> tuple[FoundVersion, bytes]:
             found = self.found(name)
             return found, self.files[-1]

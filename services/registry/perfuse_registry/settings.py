@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -23,6 +24,7 @@ class RegistrySettings(StorageSettings):
             they are removed; longer than backups of the database are kept.
         request_retention_hours: How long a `request_id` is remembered.
         lease_minutes: How long an upload may take.
+        quota_file: What tenants may keep, see `perfuse.quotas`; None limits nothing.
     """
 
     model_config = SettingsConfigDict(
@@ -37,6 +39,7 @@ class RegistrySettings(StorageSettings):
     request_retention_hours: float = Field(default=48.0, ge=24)
     # A lease that ends too early costs an upload, never bytes, so that any length may be set.
     lease_minutes: float = Field(default=60.0, gt=0)
+    quota_file: Path | None = None
 
     def blobs(self) -> BlobStore:
         """Where adapters are; see `StorageSettings.store`."""

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from perfuse.errors import PerfuseError
+from perfuse.quotas import Quotas
 from perfuse.serving.process_one import die_of_sigterm
 from perfuse_renderer.settings import RendererSettings
 
@@ -43,6 +44,7 @@ async def _serve(settings: RendererSettings) -> None:
     # The settings are judged before the slow imports.
     settings.base_directories()
     credentials, authenticator = settings.registry_credentials(), settings.authenticator()
+    quotas = Quotas(settings.quota_file)
 
     from perfuse.client.registry import RegistryClient
     from perfuse.serving import logs, tracing
@@ -52,6 +54,7 @@ async def _serve(settings: RendererSettings) -> None:
     from perfuse.serving.validation import ProtovalidateValidator
     from perfuse.v1.renderer_pb2_grpc import add_RendererServiceServicer_to_server
     from perfuse_renderer.measures import Measures
+    from perfuse_renderer.metering import Meter
     from perfuse_renderer.pool import AdapterPool
     from perfuse_renderer.servicer import RendererServicer, request_kinds
     from perfuse_renderer.studios import open_studios
@@ -63,7 +66,8 @@ async def _serve(settings: RendererSettings) -> None:
     metrics = Metrics()
     measures = Measures(metrics.registry)
     edge = Edge(authenticator, validator, metrics=metrics, tracer=tracer, threads=settings.threads)
-    async with RegistryClient(settings.registry, credentials) as registry:
+    custody = settings.registry_custody()
+    async with RegistryClient(settings.registry, credentials, custody=custody) as registry:
         pool = AdapterPool(
             registry, settings.adapter_directory, max_bytes=settings.adapter_megabytes << 20
         )
@@ -73,7 +77,8 @@ async def _serve(settings: RendererSettings) -> None:
                 await asyncio.gather(*(studio.backend.check() for studio in studios.values()))
 
             server = Server.from_settings(settings, edge, ready=ready)
-            server.add(add_RendererServiceServicer_to_server, RendererServicer(studios, pool, edge))
+            servicer = RendererServicer(studios, pool, edge, Meter(quotas))
+            server.add(add_RendererServiceServicer_to_server, servicer)
             server.on_close(end_tracing)
             await server.run()
 

@@ -1,12 +1,15 @@
 """Adapters by digest: in memory, on disk, in the Registry, in that order.
 
 What a name stands for is asked of the Registry with the caller's own credential, and remembered
-for `FRESH_SECONDS`, for that caller's tenant alone. If the Registry does not answer, what was
-remembered goes on being used for `STALE_SECONDS`: what is cached keeps rendering. Numbered versions
-never change, so for them staleness means nothing but a right withdrawn.
+for `FRESH_SECONDS` from when it was asked, for that caller's tenant alone. If the Registry does not
+answer, what was remembered goes on being used for `STALE_SECONDS`: what is cached keeps rendering.
+Numbered versions never change, so for them staleness means nothing but a right withdrawn; what is
+another tenant's and shared with the caller is used no longer than `STALE_SHARED_SECONDS` without an
+answer. What the Registry has refused is forgotten at once.
 
 Bytes are kept by digest, for everyone: a digest is only ever reached through a name that the
-Registry has answered for the caller.
+Registry has answered for the caller. They are fetched with the caller's own credential, and with
+this service's beside it where they are another tenant's (decision 18).
 """
 
 from __future__ import annotations
@@ -22,12 +25,13 @@ from typing import Any, Protocol, TypeVar
 from perfuse.adapter import Adapter
 from perfuse.adapter.header import digest as digest_of
 from perfuse.client.registry import FoundVersion
-from perfuse.errors import DataLoss, Unavailable
+from perfuse.errors import DataLoss, DeadlineExceeded, PerfuseError, Unavailable
 from perfuse.names import VersionName
 from perfuse_renderer.adapter_disk import AdapterDisk
 
 FRESH_SECONDS = 5.0
 STALE_SECONDS = 3600.0
+STALE_SHARED_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -39,8 +43,10 @@ class Source(Protocol):
         """What a name stands for."""
         ...
 
-    async def adapter(self, name: VersionName, authorization: str) -> tuple[FoundVersion, bytes]:
-        """A version with its bytes."""
+    async def adapter(
+        self, name: VersionName, authorization: str, *, shared: bool = False
+    ) -> tuple[FoundVersion, bytes]:
+        """A version with its bytes; `shared` if it is another tenant's than the caller's."""
         ...
 
 
@@ -120,13 +126,17 @@ class AdapterPool:
         version = await self._resolve(tenant, name, authorization)
         adapter = self._in_memory(version.digest)
         if adapter is None:
-            adapter = await self._once(version.digest, lambda: self._load(version, authorization))
+            # Another caller may have another right to the same bytes: each asks with its own.
+            adapter = await self._once(
+                (version.digest, authorization), lambda: self._load(tenant, version, authorization)
+            )
         return PooledAdapter(version, adapter)
 
     async def _resolve(self, tenant: str, name: VersionName, authorization: str) -> FoundVersion:
         key = (tenant, name)
         known = self._names.get(key)
-        if known is not None and self._clock() - known[0] < FRESH_SECONDS:
+        asked = self._clock()
+        if known is not None and asked - known[0] < FRESH_SECONDS:
             return known[1]
         try:
             # Another caller of the tenant may have another right: each asks with its own.
@@ -134,11 +144,17 @@ class AdapterPool:
                 (key, authorization), lambda: self._source.version(name, authorization)
             )
         except Unavailable:
-            if known is not None and self._clock() - known[0] < STALE_SECONDS:
+            stale = STALE_SECONDS if name.tenant == tenant else STALE_SHARED_SECONDS
+            if known is not None and self._clock() - known[0] < stale:
                 self.stale += 1
                 return known[1]
             raise
-        self._names[key] = (self._clock(), found)
+        except PerfuseError as refusal:
+            if not isinstance(refusal, DeadlineExceeded):
+                # A right withdrawn must not come back when the Registry goes away.
+                self._names.pop(key, None)
+            raise
+        self._names[key] = (asked, found)
         self._names.move_to_end(key)
         while len(self._names) > 100_000:
             self._names.popitem(last=False)
@@ -153,13 +169,15 @@ class AdapterPool:
         self._adapters.move_to_end(digest)
         return kept[0]
 
-    async def _load(self, version: FoundVersion, authorization: str) -> Adapter:
+    async def _load(self, tenant: str, version: FoundVersion, authorization: str) -> Adapter:
         data = None
         if self.disk is not None and version.digest in self.disk:
             data = await asyncio.to_thread(self.disk.read, version.digest)
         came = data is None
         if data is None:
-            _, data = await self._source.adapter(version.name, authorization)
+            _, data = await self._source.adapter(
+                version.name, authorization, shared=version.name.tenant != tenant
+            )
             if digest_of(data) != version.digest:
                 raise DataLoss(
                     f"the bytes that came for {version.name} are not those of {version.digest}. "

@@ -9,8 +9,10 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from perfuse.errors import InvalidArgument, NotFound, PerfuseError
+from perfuse.quotas import Quotas
 from perfuse.serving.edge import Call, Edge
 from perfuse.serving.guard import rpc
+from perfuse.v1 import quotas_pb2
 from perfuse.v1 import renderer_pb2 as wire
 from perfuse.v1.renderer_pb2_grpc import RendererServiceServicer
 from perfuse_renderer import messages
@@ -24,6 +26,7 @@ from perfuse_renderer.engine.render import (
     Stepped,
 )
 from perfuse_renderer.engine.schedulers import KINDS
+from perfuse_renderer.metering import Meter
 from perfuse_renderer.pictures import encode
 from perfuse_renderer.planning import Asker
 from perfuse_renderer.pool import AdapterPool
@@ -37,10 +40,18 @@ class RendererServicer(RendererServiceServicer):
         studios: `baseModels/{id}` → studio.
         pool: of adapters, for the status.
         edge: of the server.
+        meter: counts what tenants have; by default one that limits nothing.
     """
 
-    def __init__(self, studios: Mapping[str, Studio], pool: AdapterPool, edge: Edge) -> None:
+    def __init__(
+        self,
+        studios: Mapping[str, Studio],
+        pool: AdapterPool,
+        edge: Edge,
+        meter: Meter | None = None,
+    ) -> None:
         self.edge = edge
+        self._meter = meter or Meter(Quotas())
         self._studios = studios
         self._pool = pool
 
@@ -49,7 +60,7 @@ class RendererServicer(RendererServiceServicer):
         self, request: wire.RenderRequest, call: Call
     ) -> AsyncIterator[wire.RenderResponse]:
         studio = self._studio(request.settings.base_model)
-        work = await studio.commission(_asker(call), messages.order(request.settings))
+        work = await self._commission(studio, request.settings, call)
         events = studio.render(
             call.caller.tenant,
             work,
@@ -67,7 +78,7 @@ class RendererServicer(RendererServiceServicer):
         self, request: wire.GenerateImagesRequest, call: Call
     ) -> wire.GenerateImagesResponse:
         studio = self._studio(request.settings.base_model)
-        work = await studio.commission(_asker(call), messages.order(request.settings))
+        work = await self._commission(studio, request.settings, call)
         events = studio.render(call.caller.tenant, work, deadline=call.deadline)
         images: dict[int, wire.RenderedImage] = {}
         async with aclosing(events) as heard:  # type: ignore[type-var]
@@ -95,7 +106,22 @@ class RendererServicer(RendererServiceServicer):
             waiting_count=sum(studio.backend.waiting for studio in self._studios.values()),
             resident_adapter_count=self._pool.count,
             resident_adapter_bytes=self._pool.size_bytes,
+            quotas=[
+                quotas_pb2.QuotaUsage(quota=each.quota, used=each.used, limit=each.limit)
+                for each in self._meter.used(call.caller.tenant)
+            ],
         )
+
+    async def _commission(
+        self, studio: Studio, settings: wire.RenderSettings, call: Call
+    ) -> Commission:
+        """The order settled, and its pictures counted."""
+        asked = len(settings.seeds) or settings.image_count or 1
+        # Whoever has had enough is not planned for either.
+        self._meter.require(call.caller.tenant, asked)
+        work = await studio.commission(_asker(call), messages.order(settings))
+        self._meter.take(call.caller.tenant, asked)
+        return work
 
     def _studio(self, name: str) -> Studio:
         if not name:
@@ -127,7 +153,8 @@ class RendererServicer(RendererServiceServicer):
             case Queued(position, wait):
                 queued = wire.Queued(position=position, expected_wait_seconds=wait)
                 return wire.RenderResponse(queued=queued)
-            case Stepped(index, step, steps):
+            case Stepped(index, step, steps, seconds):
+                self._meter.spend(call.caller.tenant, seconds)
                 progress = wire.Progress(image_index=index, step=step, steps=steps)
                 return wire.RenderResponse(progress=progress)
             case Previewed(index, step, pixels):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import grpc
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from perfuse.errors import FailedPrecondition
@@ -22,6 +22,10 @@ class RendererSettings(ServingSettings):
             prepared by `perfuse base prepare`.
         registry: `host:port` of the Registry.
         registry_ca: PEM file that vouches for it; needed beyond loopback.
+        registry_token: a token of the Registry's with the role `custodian`, with which adapters are
+            fetched that are shared for rendering alone; empty where none are to be rendered.
+        quota_file: how much tenants may render in a minute, see `perfuse.quotas`; None limits
+            nothing.
         device: `cpu`, `cuda`, `cuda:1`, ...
         dtype: of the weights.
         guidance: where a request says none.
@@ -56,6 +60,8 @@ class RendererSettings(ServingSettings):
     base_models: str = ""
     registry: str = "127.0.0.1:7071"
     registry_ca: Path | None = None
+    registry_token: SecretStr = SecretStr("")
+    quota_file: Path | None = None
     device: str = "cpu"
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     guidance: float = Field(default=7.5, ge=0, le=50)
@@ -119,6 +125,11 @@ class RendererSettings(ServingSettings):
                 "there is nothing to render on: set PERFUSE_RENDERER_BASE_MODELS to id=directory"
             )
         return found
+
+    def registry_custody(self) -> str:
+        """The Renderer's own credential as metadata carries it; empty for none."""
+        token = self.registry_token.get_secret_value()
+        return f"Bearer {token}" if token else ""
 
     def registry_credentials(self) -> grpc.ChannelCredentials | None:
         """The credentials of the channel to the Registry; None for plain text on loopback.

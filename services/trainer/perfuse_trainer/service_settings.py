@@ -29,7 +29,8 @@ class TrainerSettings(StorageSettings):
         workers: most at a time.
         pack: runs that a worker trains in one forward and backward pass.
         device: `cpu`, `cuda`, ...; of every worker.
-        dtype: of the base models' weights.
+        dtype: of the base models' weights; with `float64` a run in a pack gives the bytes of a run
+            alone, since what packs round differently is lost in the rounding of the file.
         lease_seconds: how long a worker may be silent before its runs are taken from it.
         checkpoint_every: steps between checkpoints.
         max_faults: workers' deaths in a row without a new checkpoint that a run survives.
@@ -39,6 +40,8 @@ class TrainerSettings(StorageSettings):
         image_encoder: directory of a CLIP vision checkpoint, for the similarity curve.
         sweep_minutes: between two sweeps of what expired and what nothing refers to.
         orphan_hours: how old a file must be to be swept as nobody's.
+        quota_file: how many runs tenants may have under way, see `perfuse.quotas`; in the same
+            place for every worker. None limits nothing.
     """
 
     model_config = SettingsConfigDict(
@@ -56,7 +59,7 @@ class TrainerSettings(StorageSettings):
     workers: int = Field(default=1, ge=1, le=1024)
     pack: int = Field(default=4, ge=1, le=64)
     device: str = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     lease_seconds: float = Field(default=30.0, ge=1, le=3600)
     checkpoint_every: int = Field(default=50, ge=1)
     max_faults: int = Field(default=5, ge=1)
@@ -66,6 +69,7 @@ class TrainerSettings(StorageSettings):
     image_encoder: Path | None = None
     sweep_minutes: float = Field(default=10.0, gt=0)
     orphan_hours: float = Field(default=24.0, ge=1)
+    quota_file: Path | None = None
 
     @property
     def lease(self) -> timedelta:

@@ -19,6 +19,7 @@ from perfuse.cli import (
     exchange,
     rendering,
     runs,
+    sharing,
     status,
     sweep,
     training,
@@ -48,6 +49,7 @@ app.add_typer(concepts.app, name="concept")
 app.add_typer(versions.app, name="version")
 app.command()(aliases.promote)
 app.add_typer(aliases.app, name="alias")
+app.add_typer(sharing.app, name="share")
 app.command("export")(exchange.export_version)
 app.command("import")(exchange.import_version)
 app.add_typer(base.app, name="base")

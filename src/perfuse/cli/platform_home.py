@@ -31,6 +31,7 @@ from perfuse.errors import FailedPrecondition
 __all__ = ["PlatformHome"]
 
 _DELEGATE = ("platform", "trainer", ("delegate",))
+_CUSTODIAN = ("platform", "renderer", ("custodian",))
 _OWNER_ROLES = ("admin", "operator")
 
 
@@ -85,6 +86,10 @@ class PlatformHome:
     def delegate_token(self) -> str:
         """The token that the Trainer publishes with."""
         return self._token("delegate", _DELEGATE)
+
+    def custodian_token(self) -> str:
+        """The token that the Renderer fetches adapters with that are shared for rendering alone."""
+        return self._token("custodian", _CUSTODIAN)
 
     def leave(self, connection: Connection) -> None:
         """Write down, in one move, how to reach the platform."""

@@ -70,6 +70,7 @@ def environment(service: str, settings: PlatformSettings, home: PlatformHome) ->
     if service == "renderer":
         told |= {
             "ADAPTER_DIRECTORY": str(folder / "renderer"),
+            "REGISTRY_TOKEN": home.custodian_token(),
             "BACKEND": "serve" if settings.ray else "local",
         }
     else:

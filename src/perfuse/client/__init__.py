@@ -17,6 +17,7 @@ from perfuse.client._async.client import AsyncClient
 from perfuse.client._sync.client import Client
 from perfuse.client.connection import Connection
 from perfuse.client.faults import from_rpc_error
+from perfuse.client.quotas import QuotaUsage
 from perfuse.client.rendering import (
     ConceptSettings,
     Preview,
@@ -39,6 +40,7 @@ from perfuse.client.resources import (
     Concept,
     ConceptPair,
     Download,
+    Grant,
     Version,
 )
 from perfuse.client.training import (
@@ -70,6 +72,7 @@ __all__ = [
     "ConceptSettings",
     "Connection",
     "Download",
+    "Grant",
     "Image",
     "ImageSet",
     "Picture",
@@ -78,6 +81,7 @@ __all__ = [
     "PreviewSettings",
     "Progress",
     "Queued",
+    "QuotaUsage",
     "RenderEvent",
     "RenderRecord",
     "RenderSettings",

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from perfuse.errors import InvalidArgument, PerfuseError
+from perfuse.errors import InvalidArgument, PerfuseError, QuotaExceeded
 
 DOMAIN = "perfuse.dev"
 _DETAILS = "grpc-status-details-bin"
@@ -23,9 +23,9 @@ _REQUEST_ID = "x-request-id"
 def from_rpc_error(error: grpc.RpcError) -> PerfuseError:
     """The exception that a service raised, from what gRPC raised here.
 
-    It has the service's message and status, and `violations`, `resource`, `retry_after` as they
-    were sent. What gRPC itself found, as that a server is away, has gRPC's code and words. The
-    request's id, by which the service's log knows the call, is added as a note.
+    It has the service's message and status, and `violations`, `resource`, `retry_after`, `quota`
+    and `limit` as they were sent. What gRPC itself found, as that a server is away, has gRPC's code
+    and words. The request's id, by which the service's log knows the call, is added as a note.
 
     Args:
         error: A `grpc.aio.AioRpcError`, or what a synchronous stub raises.
@@ -49,6 +49,11 @@ def from_rpc_error(error: grpc.RpcError) -> PerfuseError:
         fault.resource = resource.resource_name
     elif _unpack(status, failure):
         fault.resource = next((each.subject for each in failure.violations if each.subject), None)
+    exhausted = error_details_pb2.QuotaFailure()
+    if isinstance(fault, QuotaExceeded) and _unpack(status, exhausted) and exhausted.violations:
+        first = exhausted.violations[0]
+        fault.quota, fault.limit = first.quota_metric, first.quota_value
+        fault.resource = first.subject or None
     if _unpack(status, retry):
         fault.retry_after = retry.retry_delay.ToMilliseconds() / 1000
     request_id = metadata.get(_REQUEST_ID)

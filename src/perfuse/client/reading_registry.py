@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from perfuse.client import resources
 from perfuse.client.values import key_lock, moment
 from perfuse.v1 import registry_pb2
@@ -68,6 +70,19 @@ def alias_move(sent: registry_pb2.AliasMove) -> resources.AliasMove:
         to_version=sent.to_version,
         move_time=moment(sent, "move_time"),
         mover=sent.mover,
+    )
+
+
+def grant(sent: registry_pb2.Grant) -> resources.Grant:
+    """A grant."""
+    access: Any = registry_pb2.GrantAccess.Name(sent.access).removeprefix("GRANT_ACCESS_")
+    return resources.Grant(
+        name=sent.name,
+        uid=sent.uid,
+        access=access,
+        super_category=sent.super_category,
+        create_time=moment(sent, "create_time"),
+        etag=sent.etag,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from perfuse.client import rendering
+from perfuse.client.reading_quotas import quota_usage
 from perfuse.client.values import moment, short_name
 from perfuse.v1 import renderer_pb2
 
@@ -44,6 +45,7 @@ def renderer_status(sent: renderer_pb2.GetRendererStatusResponse) -> rendering.R
         waiting_count=sent.waiting_count,
         resident_adapter_count=sent.resident_adapter_count,
         resident_adapter_bytes=sent.resident_adapter_bytes,
+        quotas=tuple(map(quota_usage, sent.quotas)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,16 +11,21 @@ from typing import Any, Self
 import grpc
 
 from perfuse.adapter.header import digest as digest_of
-from perfuse.client.faults import from_rpc_error
-from perfuse.errors import DataLoss
+from perfuse.client.faults import from_rpc_error, is_of_a_service
+from perfuse.errors import DataLoss, FailedPrecondition, PermissionDenied
 from perfuse.names import ConceptName, TrainingRunName, VersionName
 from perfuse.v1 import registry_pb2 as wire
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
 
 MAX_MESSAGE_BYTES = 8 << 20
 
+_log = logging.getLogger(__name__)
+
 ON_BEHALF_OF = "perfuse-tenant"
 """Metadata in which a service says for which tenant it acts."""
+
+THROUGH = "perfuse-service"
+"""Metadata in which a service vouches for itself, beside the caller's credential."""
 
 # Only what certainly did nothing is tried again (AIP-194).
 _SERVICE_CONFIG = json.dumps(
@@ -103,6 +109,8 @@ class RegistryClient:
         target: `host:port`.
         credentials: of TLS; None for plain text on loopback.
         timeout: seconds for a call, retries included.
+        custody: the service's own credential, with the role `custodian`, as metadata carries it;
+            empty for none, and then nothing comes that is shared for rendering alone.
     """
 
     def __init__(
@@ -111,7 +119,9 @@ class RegistryClient:
         credentials: grpc.ChannelCredentials | None = None,
         *,
         timeout: float = 10.0,
+        custody: str = "",
     ) -> None:
+        self._custody = custody
         options = [
             ("grpc.service_config", _SERVICE_CONFIG),
             ("grpc.enable_retries", 1),
@@ -148,15 +158,35 @@ class RegistryClient:
         request = wire.GetVersionRequest(name=str(name))
         return _found(await self._call(self._stub.GetVersion, request, authorization))
 
-    async def adapter(self, name: VersionName, authorization: str) -> tuple[FoundVersion, bytes]:
+    async def adapter(
+        self, name: VersionName, authorization: str, *, shared: bool = False
+    ) -> tuple[FoundVersion, bytes]:
         """A version with its bytes, whose digest was compared here too.
+
+        Args:
+            name: as `version`.
+            authorization: as `version`.
+            shared: whether it is another tenant's than the caller's: then the service vouches for
+                itself, so that it gets what the caller may only render with.
 
         Raises:
             DataLoss: the bytes are not those of the digest.
+            FailedPrecondition: they are shared for rendering alone, and there is no custody.
             PerfuseError: as the Registry refused.
         """
         request = wire.DownloadAdapterRequest(name=str(name))
-        answer = await self._call(self._stub.DownloadAdapter, request, authorization)
+        through = ((THROUGH, self._custody),) if shared and self._custody else ()
+        try:
+            answer = await self._call(
+                self._stub.DownloadAdapter, request, authorization, further=through
+            )
+        except PermissionDenied as refusal:
+            if not shared or through:
+                raise
+            raise FailedPrecondition(
+                f"{name} is shared for rendering alone, which takes a Renderer with a credential "
+                "of its own. Its operator gives it one with PERFUSE_RENDERER_REGISTRY_TOKEN"
+            ) from refusal
         found = _found(answer.version)
         if digest_of(answer.adapter) != found.digest:
             raise DataLoss(
@@ -233,15 +263,28 @@ class RegistryClient:
         return VersionName.parse(page.versions[0].name) if page.versions else None
 
     async def _call(
-        self, method: Any, request: Any, authorization: str, tenant: str | None = None
+        self,
+        method: Any,
+        request: Any,
+        authorization: str,
+        tenant: str | None = None,
+        further: tuple[tuple[str, str], ...] = (),
     ) -> Any:
-        metadata: tuple[tuple[str, str], ...] = (("authorization", authorization),)
+        metadata: tuple[tuple[str, str], ...] = (("authorization", authorization), *further)
         if tenant is not None:
             metadata = (*metadata, (ON_BEHALF_OF, tenant))
         try:
             return await method(request, timeout=self._timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from None
+            if is_of_a_service(error):
+                raise from_rpc_error(error) from None
+            unreached = error
+        # gRPC's own words name machines and ports: for our log, and not for whoever called us.
+        _log.warning("the Registry was not reached: %s", unreached.details())
+        fault = from_rpc_error(unreached)
+        told = type(fault)("the Registry does not answer at the moment. Call again later")
+        told.status = fault.status
+        raise told
 
 
 def _found(sent: wire.Version) -> FoundVersion:

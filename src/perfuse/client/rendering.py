@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from perfuse.client.quotas import QuotaUsage
+
 RenderLock = Literal["LOCAL", "GLOBAL"]
 PictureFormat = Literal["PNG", "JPEG", "WEBP"]
 
@@ -182,7 +184,7 @@ class ResidentBaseModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RendererStatus:
-    """What is resident, and how busy it is."""
+    """What is resident, how busy it is, and what the caller's tenant had in the last minute."""
 
     base_models: tuple[ResidentBaseModel, ...]
     schedulers: tuple[str, ...]
@@ -190,3 +192,4 @@ class RendererStatus:
     waiting_count: int
     resident_adapter_count: int
     resident_adapter_bytes: int
+    quotas: tuple[QuotaUsage, ...] = ()

@@ -13,6 +13,9 @@ from typing import Literal
 StoredLock = Literal["LOCAL", "TRAINED_K"]
 """How an adapter's keys were locked in training."""
 
+GrantAccess = Literal["RENDER", "READ"]
+"""What another tenant may do with a concept."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concept:
@@ -142,6 +145,41 @@ class AliasMove:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A concept that another tenant may use.
+
+    Attributes:
+        name: `tenants/{tenant}/concepts/{concept}/grants/{grantee}`.
+        access: RENDER, or READ, which is more.
+        super_category: the concept's.
+        etag: of this grant; one made later under its name has another.
+    """
+
+    name: str
+    uid: str
+    access: GrantAccess
+    super_category: str = ""
+    create_time: datetime | None = None
+    etag: str = ""
+
+    @property
+    def concept(self) -> str:
+        """`tenants/{tenant}/concepts/{concept}`."""
+        return self.name.rpartition("/grants/")[0]
+
+    @property
+    def grantee(self) -> str:
+        """Id of the tenant that may use it."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def placeholder(self) -> str:
+        """As the grantee's prompts have it, without angle brackets: `acme/tom`."""
+        _, owner, _, concept = self.concept.split("/")
+        return f"{owner}/{concept}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModel:
     """A frozen checkpoint that adapters stand on.
 
@@ -190,12 +228,14 @@ class ConceptPair:
     Attributes:
         cosine: -1 to 1.
         too_close: their blend would not be defined, or nearly so.
+        cosine_withheld: one of them is shared for rendering alone, so that the cosine is not told.
     """
 
     first: str
     second: str
     cosine: float
     too_close: bool
+    cosine_withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from perfuse.names import (
     AliasName,
     BaseModelName,
     ConceptName,
+    GrantName,
     ImageSetName,
     TrainingRunName,
     VersionName,
@@ -69,6 +70,12 @@ class Names:
             return AliasName.parse(concept, "alias")
         return AliasName.parse(str(self.concept(concept).alias(alias)), "alias")
 
+    def grant(self, concept: str, grantee: str = "") -> GrantName:
+        """`("tom", "globex")`, or the whole name alone."""
+        if not grantee:
+            return GrantName.parse(concept, "grant")
+        return GrantName.parse(str(self.concept(concept).grant(grantee)), "grant")
+
     def base_model(self, said: str) -> BaseModelName:
         """`toybox`, or `baseModels/toybox`."""
         return BaseModelName.parse(said if "/" in said else f"baseModels/{said}", "base_model")
@@ -110,6 +117,15 @@ def key_lock(said: str) -> Any:
         InvalidArgument: not LOCAL or TRAINED_K.
     """
     return _enum(registry_pb2.KeyLock, "KEY_LOCK_", "key_lock", said)
+
+
+def grant_access(said: str) -> Any:
+    """What a grant is to allow.
+
+    Raises:
+        InvalidArgument: not RENDER or READ.
+    """
+    return _enum(registry_pb2.GrantAccess, "GRANT_ACCESS_", "access", said)
 
 
 def training_settings(said: training.TrainingSettings) -> trainer_pb2.TrainingSettings:

@@ -14,6 +14,7 @@ from perfuse.errors import FailedPrecondition
 
 RPC_SECONDS = "perfuse_rpc_seconds"
 IN_FLIGHT = "perfuse_rpc_in_flight_calls"
+QUOTA_REFUSALS = "perfuse_quota_refusals_total"
 DATABASE_SECONDS = "perfuse_database_seconds"
 DATABASE_RETRIES = "perfuse_database_retries_total"
 STORE_SECONDS = "perfuse_store_seconds"
@@ -49,6 +50,12 @@ class Metrics:
             IN_FLIGHT,
             "Calls begun and not ended.",
             ["method"],
+            registry=self.registry,
+        )
+        self.quota_refusals = Counter(
+            QUOTA_REFUSALS,
+            "Calls refused since a tenant's quota was used up.",
+            ["quota"],
             registry=self.registry,
         )
 

@@ -6,6 +6,7 @@ request's id), and beside it what its kind calls for:
     InvalidArgument                  BadRequest from `violations`
     NotFound, AlreadyExists          ResourceInfo, where the error has a `resource` (its name)
     FailedPrecondition               PreconditionFailure of the type `reason`
+    QuotaExceeded                    QuotaFailure with the quota, its limit and whose it is
     Unavailable, ResourceExhausted   RetryInfo, where the error has a `retry_after` (seconds)
 
 The whole stays under `MAX_BYTES`: beyond
@@ -141,6 +142,15 @@ def _details(
             description=_clip(str(error), _DESCRIPTION_BYTES),
         )
         details.append(failure)
+    if isinstance(error, errors.QuotaExceeded):
+        quota = error_details_pb2.QuotaFailure()
+        quota.violations.add(
+            subject=_clip(resource or "", _NAME_BYTES),
+            description=_clip(str(error), _DESCRIPTION_BYTES),
+            quota_metric=error.quota,
+            quota_value=error.limit or 0,
+        )
+        details.append(quota)
     retry_after = error.retry_after
     if retry_after is not None and isinstance(
         error, (errors.Unavailable, errors.ResourceExhausted)

@@ -2,6 +2,7 @@ import datetime
 
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from perfuse.v1 import quotas_pb2 as _quotas_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -213,20 +214,22 @@ class GetRendererStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetRendererStatusResponse(_message.Message):
-    __slots__ = ("base_models", "schedulers", "running_count", "waiting_count", "resident_adapter_count", "resident_adapter_bytes")
+    __slots__ = ("base_models", "schedulers", "running_count", "waiting_count", "resident_adapter_count", "resident_adapter_bytes", "quotas")
     BASE_MODELS_FIELD_NUMBER: _ClassVar[int]
     SCHEDULERS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_COUNT_FIELD_NUMBER: _ClassVar[int]
     WAITING_COUNT_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_ADAPTER_COUNT_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_ADAPTER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    QUOTAS_FIELD_NUMBER: _ClassVar[int]
     base_models: _containers.RepeatedCompositeFieldContainer[ResidentBaseModel]
     schedulers: _containers.RepeatedScalarFieldContainer[str]
     running_count: int
     waiting_count: int
     resident_adapter_count: int
     resident_adapter_bytes: int
-    def __init__(self, base_models: _Optional[_Iterable[_Union[ResidentBaseModel, _Mapping]]] = ..., schedulers: _Optional[_Iterable[str]] = ..., running_count: _Optional[int] = ..., waiting_count: _Optional[int] = ..., resident_adapter_count: _Optional[int] = ..., resident_adapter_bytes: _Optional[int] = ...) -> None: ...
+    quotas: _containers.RepeatedCompositeFieldContainer[_quotas_pb2.QuotaUsage]
+    def __init__(self, base_models: _Optional[_Iterable[_Union[ResidentBaseModel, _Mapping]]] = ..., schedulers: _Optional[_Iterable[str]] = ..., running_count: _Optional[int] = ..., waiting_count: _Optional[int] = ..., resident_adapter_count: _Optional[int] = ..., resident_adapter_bytes: _Optional[int] = ..., quotas: _Optional[_Iterable[_Union[_quotas_pb2.QuotaUsage, _Mapping]]] = ...) -> None: ...
 
 class ResidentBaseModel(_message.Message):
     __slots__ = ("name", "fingerprint", "picture_size")

@@ -14,6 +14,7 @@ from perfuse.storage.listing import Lists, Page, Query
 from perfuse.storage.moments import now
 from perfuse.storage.paging import Listing
 from perfuse.storage.requests import Mutation
+from perfuse_registry.catalog.access import access_to
 from perfuse_registry.catalog.ownership import (
     locked_concept,
     missing,
@@ -77,23 +78,31 @@ class Aliases:
         return made
 
     def get(self, tenant: str, name: AliasName) -> Alias:
-        """One alias.
+        """One alias; the tenant's own, or of a concept granted to it.
 
         Raises:
             NotFound, ConceptDeleted: as their names say.
         """
-        require_own(tenant, name)
-        return self._database.read(lambda connection: _found(connection, name))
+
+        def work(connection: Connection) -> Alias:
+            access_to(connection, tenant, name)
+            return _found(connection, name)
+
+        return self._database.read(work)
 
     def list(self, tenant: str, parent: ConceptName, query: Query) -> Page[Alias]:
-        """A page of a concept's aliases, by name.
+        """A page of a concept's aliases, by name; of one granted to be read too.
 
         Raises:
             NotFound, ConceptDeleted: as their names say.
             InvalidArgument: token or size.
         """
-        require_own(tenant, parent)
-        concept = self._database.read(lambda connection: _concept(connection, parent))
+
+        def work(connection: Connection) -> AnyRow:
+            access_to(connection, tenant, parent, whole=True)
+            return _concept(connection, parent)
+
+        concept = self._database.read(work)
         return self._lists.page(
             _SELECT.where(ALIASES.c.concept == concept.id),
             query,

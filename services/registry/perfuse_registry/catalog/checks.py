@@ -11,7 +11,7 @@ from itertools import combinations
 from perfuse.adapter import read_header
 from perfuse.names import BaseModelName, VersionName
 from perfuse_registry.catalog.base_models import BaseModels
-from perfuse_registry.catalog.resources import Version
+from perfuse_registry.catalog.resources import Access, Version
 from perfuse_registry.catalog.versions import Versions
 
 TOO_CLOSE = 0.9999
@@ -22,11 +22,16 @@ closer: a blend that passes here may still be refused there."""
 
 @dataclass(frozen=True, slots=True)
 class ConceptPair:
-    """Two versions of one blend, and the cosine of their target inputs."""
+    """Two versions of one blend, and the cosine of their target inputs.
+
+    Attributes:
+        withheld: Whether the cosine is not to be told.
+    """
 
     first: VersionName
     second: VersionName
     cosine: float
+    withheld: bool = False
 
     @property
     def too_close(self) -> bool:
@@ -81,34 +86,44 @@ class Checks:
     def blend(self, tenant: str, names: Sequence[VersionName]) -> BlendCheck:
         """Whether versions can be blended in one render.
 
+        Of versions that the tenant may only render with no cosine is told: with adapters made for
+        it, a few hundred would tell the whole target input.
+
         Raises:
             NotFound, ConceptDeleted: for the first such version.
             DataLoss: the bytes of one are gone or altered.
         """
-        loaded = [self._versions.download(tenant, name, "") for name in names]
+        loaded = [self._versions.load(tenant, name) for name in names]
+        secret = {version.name for version, _, access in loaded if access is Access.RENDER}
         problems: list[str] = []
-        bases = sorted({version.base_model_id for version, _ in loaded})
+        bases = sorted({version.base_model_id for version, _, _ in loaded})
         if len(bases) > 1:
             problems.append(
                 f"The versions stand on {len(bases)} base models: {', '.join(bases)}. One render "
                 "has one base model."
             )
         pairs = [
-            ConceptPair(first.name, second.name, _cosine(one, other))
+            ConceptPair(
+                first.name,
+                second.name,
+                _cosine(one, other),
+                not secret.isdisjoint({first.name, second.name}),
+            )
             for (first, one), (second, other) in combinations(
-                [(version, _target_input(data or b"")) for version, data in loaded], 2
+                [(version, _target_input(data)) for version, data, _ in loaded], 2
             )
             if first.base_model_id == second.base_model_id
         ]
         problems += [_sentence(pair) for pair in pairs if pair.too_close]
-        problems += _twice([version for version, _ in loaded])
+        problems += _twice([version for version, _, _ in loaded])
         return BlendCheck(problems, pairs)
 
 
 def _sentence(pair: ConceptPair) -> str:
+    cosine = "a cosine of" if pair.withheld else f"the cosine {pair.cosine:.4f},"
     return (
-        f"The target inputs of {pair.first} and {pair.second} have the cosine "
-        f"{pair.cosine:.4f}, {TOO_CLOSE} or more: they cannot be told apart."
+        f"The target inputs of {pair.first} and {pair.second} have {cosine} {TOO_CLOSE} or more: "
+        "they cannot be told apart."
     )
 
 

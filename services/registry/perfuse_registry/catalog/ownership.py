@@ -5,12 +5,22 @@ from __future__ import annotations
 from sqlalchemy import Connection, bindparam, select
 
 from perfuse.errors import ConceptDeleted, EtagMismatch, NotFound
-from perfuse.names import AliasName, BaseModelName, ConceptName, TenantName, VersionName
+from perfuse.names import (
+    AliasName,
+    BaseModelName,
+    ConceptName,
+    ConsentName,
+    GrantName,
+    TenantName,
+    VersionName,
+)
 from perfuse.storage.database import AnyRow
 from perfuse.storage.prepared import Prepared
 from perfuse_registry.tables import CONCEPTS
 
-AnyName = TenantName | ConceptName | VersionName | AliasName | BaseModelName
+AnyName = (
+    TenantName | ConceptName | VersionName | AliasName | ConsentName | GrantName | BaseModelName
+)
 
 
 def missing(name: AnyName) -> NotFound:
@@ -20,7 +30,9 @@ def missing(name: AnyName) -> NotFound:
     return refusal
 
 
-def require_own(tenant: str, *names: TenantName | ConceptName | VersionName | AliasName) -> None:
+def require_own(
+    tenant: str, *names: TenantName | ConceptName | VersionName | AliasName | ConsentName
+) -> None:
     """Refuse names of other tenants, as if they did not exist.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What an upload meets: the answer that it had before, its concept, its base model.
+"""What an upload meets: its earlier answer, its concept, its base model, what its tenant keeps.
 
 Each may be missing. One statement reads them, for each is a way to PostgreSQL and back.
 """
@@ -11,7 +11,7 @@ from perfuse.names import ConceptName
 from perfuse.storage.database import AnyRow
 from perfuse.storage.prepared import Prepared
 from perfuse.storage.requests import Mutation
-from perfuse_registry.tables import BASE_MODELS, CONCEPTS, REQUESTS
+from perfuse_registry.tables import BASE_MODELS, CONCEPTS, REQUESTS, USAGE
 
 _nothing = select(literal(1).label("one")).subquery()
 _STANDING = Prepared(
@@ -20,6 +20,7 @@ _STANDING = Prepared(
         REQUESTS.c.answer,
         CONCEPTS.c.id.label("concept"),
         CONCEPTS.c.super_category,
+        CONCEPTS.c.likeness,
         CONCEPTS.c.delete_time,
         BASE_MODELS.c.id.label("base_model"),
         BASE_MODELS.c.base_model_id,
@@ -27,6 +28,7 @@ _STANDING = Prepared(
         BASE_MODELS.c.conditioning_width,
         BASE_MODELS.c.layers,
         BASE_MODELS.c.encoders,
+        USAGE.c.size_bytes.label("used_bytes"),
     )
     .select_from(_nothing)
     .outerjoin(
@@ -45,6 +47,7 @@ _STANDING = Prepared(
         ),
     )
     .outerjoin(BASE_MODELS, BASE_MODELS.c.fingerprint == bindparam("base"))
+    .outerjoin(USAGE, USAGE.c.tenant == bindparam("tenant"))
 )
 
 

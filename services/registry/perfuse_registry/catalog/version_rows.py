@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, delete, exists, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    select,
+    true,
+    update,
+)
 
 from perfuse.names import LATEST, ConceptName, VersionName
 from perfuse.storage.database import AnyRow
@@ -13,13 +23,23 @@ from perfuse.storage.prepared import Prepared
 from perfuse_registry.catalog.leases import Lease, outlasted
 from perfuse_registry.catalog.ownership import concept_row, missing, require_live
 from perfuse_registry.catalog.resources import Version
+from perfuse_registry.catalog.usage import counted_bytes, too_many_bytes, used_bytes
 from perfuse_registry.failpoints import reach
-from perfuse_registry.tables import ALIASES, BASE_MODELS, BLOBS, CONCEPTS, LEASES, VERSIONS
+from perfuse_registry.tables import (
+    ALIASES,
+    BASE_MODELS,
+    BLOBS,
+    CONCEPTS,
+    LEASES,
+    USAGE,
+    VERSIONS,
+)
 
-_COLUMNS = tuple(Version.__dataclass_fields__)
+_COLUMNS = tuple(key for key in Version.__dataclass_fields__ if key != "render_until")
 _STORED = tuple(key for key in _COLUMNS if key in VERSIONS.c)
 _ELSEWHERE = {
     "concept_id": CONCEPTS.c.concept_id,
+    "likeness": CONCEPTS.c.likeness,
     "base_model_id": BASE_MODELS.c.base_model_id,
     "fingerprint": BASE_MODELS.c.fingerprint,
 }
@@ -56,11 +76,14 @@ _count_up = (
     .returning(CONCEPTS.c.latest_number)
 )
 _COUNT_UP = Prepared(_count_up)
+_COUNT_BYTES = Prepared(counted_bytes(true()))
 _INSERT = Prepared(insert(VERSIONS).inline(), ("concept", "base_model", *_STORED))
 
 
 def _at_once() -> Prepared:
-    """On PostgreSQL: the lease dropped, the number counted up, the version inserted; or nothing.
+    """On PostgreSQL: the lease dropped, number and bytes counted up, the version inserted.
+
+    Where one of them is refused nothing is inserted, and the transaction must not be committed.
 
     The blob's row is locked first, as a collection does, which condemns it and then drops its
     leases: so neither waits for what the other has and keeps.
@@ -78,11 +101,19 @@ def _at_once() -> Prepared:
         .cte("dropped")
     )
     counted = _count_up.where(exists(select(dropped.c.id))).cte("counted")
+    charged = (
+        counted_bytes(exists(select(counted.c.latest_number)))
+        .returning(USAGE.c.tenant)
+        .cte("charged")
+    )
     given = ("concept", "base_model", *(key for key in _STORED if key != "number"))
     values = [bindparam(key, type_=VERSIONS.c[key].type) for key in given]
     return Prepared(
         insert(VERSIONS)
-        .from_select([*given, "number"], select(*values, counted.c.latest_number))
+        .from_select(
+            [*given, "number"],
+            select(*values, counted.c.latest_number).where(exists(select(charged.c.tenant))),
+        )
         .returning(VERSIONS.c.number)
     )
 
@@ -125,6 +156,7 @@ def insert_numbered(
     concept: int,
     base: int,
     lease: Lease,
+    most_bytes: int,
 ) -> Version:
     """Insert the version under the concept's next number, in a transaction, and drop the lease.
 
@@ -135,25 +167,34 @@ def insert_numbered(
         concept: Key of the concept's row when the adapter was judged.
         base: Key of the base model's row.
         lease: On the version's bytes, under which they were put.
+        most_bytes: That its tenant may keep.
 
     Raises:
+        QuotaExceeded: with it the tenant would keep more.
         NotFound, ConceptDeleted: the concept went meanwhile.
         Unavailable: the lease expired and a collection has condemned the bytes.
     """
     values = {key: getattr(version, key) for key in _STORED if key != "number"}
     values |= {"concept": concept, "base_model": base}
     if connection.dialect.name == "postgresql":
-        row = _AT_ONCE.first(connection, lease=lease.id, **values)
+        row = _AT_ONCE.first(connection, lease=lease.id, most_bytes=most_bytes, **values)
         number = None if row is None else row.number
     else:
         row = _COUNT_UP.first(connection, concept=concept) if lease.drop(connection) else None
         number = None if row is None else row.latest_number
         if number is not None:
             reach("version.numbered")
-            _INSERT.run(connection, number=number, **values)
+            whose = {"tenant": version.tenant, "size_bytes": version.size_bytes}
+            if _COUNT_BYTES.run(connection, most_bytes=most_bytes, **whose) == 1:
+                _INSERT.run(connection, number=number, **values)
+            else:
+                number = None
     if number is None:
         now_there = require_live(concept_row(connection, parent), parent)
         if now_there.id != concept:
             raise missing(parent)  # Purged, and made anew under its name.
+        used = used_bytes(connection, version.tenant)
+        if used + version.size_bytes > most_bytes:
+            raise too_many_bytes(version.tenant, used, version.size_bytes, most_bytes)
         raise outlasted()
     return replace(version, number=number)

@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, literal, select, update
 
+from perfuse.quotas import Quotas
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import Moment, now
 from perfuse_trainer.resources import RunState
+from perfuse_trainer.runs.allowance import Allowance
 from perfuse_trainer.runs.claims import HELD, Claim
 from perfuse_trainer.runs.endings import end, requeue
 from perfuse_trainer.runs.events import append, state_news
@@ -25,6 +27,7 @@ class Queue:
         max_faults: Deaths of workers in a row, none of which got to a new checkpoint, after which
             a run is given up.
         on_loss: Called for each run that is taken from a worker which fell silent.
+        quotas: How many runs of a tenant may be trained at a time.
     """
 
     def __init__(
@@ -34,7 +37,9 @@ class Queue:
         max_faults: int = 5,
         *,
         on_loss: Callable[[], object] = lambda: None,
+        quotas: Quotas | None = None,
     ) -> None:
+        self._allowance = Allowance(quotas or Quotas())
         self._on_loss = on_loss
         self._database = database
         self._lease = lease
@@ -46,7 +51,8 @@ class Queue:
         """Claim runs that wait, fairly between tenants.
 
         The next run is of the tenant with the fewest runs under way, then of the one whose turn
-        was longest ago; within a tenant the oldest. An exclusive run is claimed only by a worker
+        was longest ago; within a tenant the oldest. A tenant with as many runs under way as its
+        quota allows waits. An exclusive run is claimed only by a worker
         that has nothing else, and then nothing beside it.
 
         Args:
@@ -148,7 +154,10 @@ class Queue:
         exclusive_too: bool,
     ) -> Claim | None:
         moment = now()
-        for row_id in _candidates(connection, base_models, exclusive_too=exclusive_too):
+        candidates = _candidates(connection, base_models, exclusive_too=exclusive_too)
+        for tenant, row_id in candidates:
+            if not self._allowance.may_begin(connection, tenant):
+                continue
             taken = (
                 update(RUNS)
                 .where(RUNS.c.id == row_id, RUNS.c.state == RunState.QUEUED.value)
@@ -176,8 +185,8 @@ class Queue:
 
 def _candidates(
     connection: Connection, base_models: Sequence[str], *, exclusive_too: bool
-) -> list[int]:
-    """The oldest waiting run of each tenant, in the order of their tenants' turns."""
+) -> list[tuple[str, int]]:
+    """Tenants in the order of their turns, each with the oldest of its runs that wait."""
     waiting = select(RUNS.c.tenant, func.min(RUNS.c.id).label("oldest")).where(
         RUNS.c.state == RunState.QUEUED.value, RUNS.c.base_model_id.in_(base_models)
     )
@@ -208,4 +217,4 @@ def _candidates(
     turns = sorted(
         oldest, key=lambda each: (busy.get(each, 0), last.get(each) or never, oldest[each])
     )
-    return [oldest[tenant] for tenant in turns]
+    return [(tenant, oldest[tenant]) for tenant in turns]

@@ -25,6 +25,7 @@ from perfuse.storage.paging import Listing
 from perfuse.storage.requests import Mutation
 from perfuse_trainer.requests import once, replayed
 from perfuse_trainer.resources import Event, Run, RunState
+from perfuse_trainer.runs.allowance import Allowance, Used
 from perfuse_trainer.runs.endings import end
 from perfuse_trainer.runs.events import append, events_after, state_news, validations
 from perfuse_trainer.runs.run_settings import RunSettings
@@ -78,9 +79,13 @@ class Runs:
         database: With the Trainer's tables.
         vault: Where their files are.
         lists: For pages.
+        allowance: How many runs tenants may have under way.
     """
 
-    def __init__(self, database: Database, vault: Vault, lists: Lists) -> None:
+    def __init__(
+        self, database: Database, vault: Vault, lists: Lists, allowance: Allowance
+    ) -> None:
+        self._allowance = allowance
         self._database = database
         self._vault = vault
         self._lists = lists
@@ -108,6 +113,7 @@ class Runs:
             NotFound: there is no such image set of the tenant's.
             ImageSetEmpty: it holds no images.
             AlreadyExists: the id is taken.
+            QuotaExceeded: as many of the tenant's runs wait as may.
             InvalidArgument: masks were to come with the images, and one has none.
         """
         if {order.concept.tenant, order.image_set.tenant} != {mutation.tenant}:
@@ -132,6 +138,16 @@ class Runs:
             return replace(_run(row), validations=validations(connection, row.id))
 
         return self._database.read(work)
+
+    def usage(self, tenant: str, name: TenantName) -> Sequence[Used]:
+        """What a tenant has under way, and may have, by quota.
+
+        Raises:
+            NotFound: another tenant's.
+        """
+        if name.tenant != tenant:
+            raise _missing(name)
+        return self._database.read(lambda connection: self._allowance.used(connection, tenant))
 
     def list(self, tenant: str, parent: TenantName, query: Query) -> Page[Run]:
         """A page of a tenant's runs.
@@ -253,6 +269,7 @@ class Runs:
             refusal = AlreadyExists(f"{name} exists already. Choose another id, or none")
             refusal.resource = str(name)
             raise refusal
+        self._allowance.require_place(connection, order.tenant)
         row = connection.execute(
             insert(RUNS)
             .values(

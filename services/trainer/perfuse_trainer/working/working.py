@@ -8,6 +8,7 @@ import torch
 
 from perfuse.attach import BaseModel, silence_loading
 from perfuse.errors import FailedPrecondition, NotFound
+from perfuse.quotas import Quotas
 from perfuse.storage.database import Database
 from perfuse_trainer.runs.claims import Claims
 from perfuse_trainer.runs.run_queue import Queue
@@ -17,7 +18,7 @@ from perfuse_trainer.vault import MAX_BLOB_BYTES, Vault
 from perfuse_trainer.working.previews import ImageEncoder
 from perfuse_trainer.working.worker import Worker, WorkerSettings
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 def work(base_model_id: str, worker_id: str, stop: threading.Event) -> None:
@@ -54,7 +55,12 @@ def work(base_model_id: str, worker_id: str, stop: threading.Event) -> None:
             worker_id,
             base_model_id,
             base,
-            Queue(database, settings.lease, settings.max_faults),
+            Queue(
+                database,
+                settings.lease,
+                settings.max_faults,
+                quotas=Quotas(settings.quota_file),
+            ),
             Claims(database, settings.lease),
             Vault(settings.store(MAX_BLOB_BYTES)),
             WorkerSettings(

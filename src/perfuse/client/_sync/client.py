@@ -10,9 +10,11 @@ from perfuse.client._sync.aliases import Aliases
 from perfuse.client._sync.base_models import BaseModels
 from perfuse.client._sync.calls import Calls
 from perfuse.client._sync.concepts import Concepts
+from perfuse.client._sync.grants import Grants
 from perfuse.client._sync.image_sets import ImageSets
 from perfuse.client._sync.renderer import RENDER_SECONDS, Renderer
 from perfuse.client._sync.training_runs import TrainingRuns
+from perfuse.client._sync.usage import Usage
 from perfuse.client._sync.versions import Versions
 from perfuse.client.connection import Connection
 from perfuse.client.rendering import RenderedImage, RenderSettings
@@ -33,9 +35,10 @@ class Client:
 
     Attributes:
         connection: as given or found.
-        concepts, versions, aliases, base_models: of the Registry.
+        concepts, versions, aliases, grants, base_models: of the Registry.
         image_sets, training_runs: of the Trainer.
         renderer: the Renderer.
+        usage: what the tenant uses of its quotas.
 
     Raises:
         InvalidArgument, NotFound: as `Connection.find` says.
@@ -47,10 +50,12 @@ class Client:
         self.concepts = Concepts(self._calls)
         self.versions = Versions(self._calls)
         self.aliases = Aliases(self._calls)
+        self.grants = Grants(self._calls)
         self.base_models = BaseModels(self._calls)
         self.image_sets = ImageSets(self._calls)
         self.training_runs = TrainingRuns(self._calls)
         self.renderer = Renderer(self._calls)
+        self.usage = Usage(self._calls)
 
     def __enter__(self) -> Self:
         return self

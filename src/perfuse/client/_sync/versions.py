@@ -174,6 +174,7 @@ class Versions:
                 second=pair.second,
                 cosine=pair.cosine,
                 too_close=pair.too_close,
+                cosine_withheld=pair.cosine_withheld,
             )
             for pair in found.pairs
         )

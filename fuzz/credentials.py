@@ -18,7 +18,8 @@ from pathlib import Path
 
 from perfuse.errors import FailedPrecondition, Unauthenticated
 from perfuse.names import ID
-from perfuse.serving.identity import Caller, TokenAuthenticator, unknown_caller
+from perfuse.serving.identity import Caller, unknown_caller
+from perfuse.serving.tokens import TokenAuthenticator
 
 _TOKEN = "perfuse_" + "t" * 43
 _DELEGATE = "perfuse_" + "d" * 43

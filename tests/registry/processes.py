@@ -38,7 +38,7 @@ from storage.databases import Prepare, fresh_database
 from storage.stores import fresh_bucket
 
 from perfuse.names import ConceptName
-from perfuse.serving.identity import mint
+from perfuse.serving.tokens import mint
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.blobs_directory import DirectoryBlobs
 from perfuse.storage.blobs_s3 import S3Blobs

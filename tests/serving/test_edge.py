@@ -210,7 +210,7 @@ class TestOrder:
 
     async def test_an_authenticator_that_fails_says_nothing_of_why(self, logs: list[Any]) -> None:
         class Broken(IssuedTokens):
-            async def authenticate(self, metadata: Any) -> Caller:
+            async def authenticate(self, metadata: Any, peer: Any = None) -> Caller:
                 raise FailedPrecondition(CANARY)
 
         edge = Edge(Broken(), policy=POLICY)
@@ -376,7 +376,7 @@ class TestEnds:
 
     async def test_past_its_deadline_a_method_is_not_called(self) -> None:
         class Slow(IssuedTokens):
-            async def authenticate(self, metadata: Any) -> Caller:
+            async def authenticate(self, metadata: Any, peer: Any = None) -> Caller:
                 # Blocks the loop, so that gRPC's own cancellation cannot come in between.
                 time.sleep(0.3)
                 return await super().authenticate(metadata)

@@ -446,4 +446,4 @@ class TestTls:
 def test_the_token_file_is_what_a_server_knows_callers_by(tmp_path: Path) -> None:
     mint(tmp_path / "tokens", "acme", "alice", ["reader"])
     settings = ServingSettings(token_file=tmp_path / "tokens")
-    assert isinstance(settings.authenticator(), TokenAuthenticator)
+    assert isinstance(settings.authenticator()._minted, TokenAuthenticator)

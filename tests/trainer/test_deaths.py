@@ -26,7 +26,7 @@ from storage.databases import postgres_server
 from perfuse.attach import BaseModel
 from perfuse.client.registry import RegistryClient
 from perfuse.errors import PerfuseError
-from perfuse.serving.identity import mint
+from perfuse.serving.tokens import mint
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_trainer.foreman import Foreman
 from perfuse_trainer.learning.training import train

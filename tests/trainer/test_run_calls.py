@@ -18,8 +18,8 @@ from registry.served import Refusal, refused
 
 from perfuse.client.registry import RegistryClient
 from perfuse.serving.edge import Edge
-from perfuse.serving.identity import TokenAuthenticator, mint
 from perfuse.serving.testing import IssuedTokens, serve
+from perfuse.serving.tokens import TokenAuthenticator, mint
 from perfuse.v1 import registry_pb2
 from perfuse.v1 import trainer_pb2 as wire
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub

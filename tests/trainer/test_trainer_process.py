@@ -28,7 +28,7 @@ from registry.processes import _home as tokens_home
 
 from perfuse.adapter import Adapter, digest
 from perfuse.attach import BaseModel
-from perfuse.serving.identity import mint
+from perfuse.serving.tokens import mint
 from perfuse.v1 import registry_pb2
 from perfuse.v1 import trainer_pb2 as wire
 from perfuse.v1.trainer_pb2_grpc import TrainerServiceStub

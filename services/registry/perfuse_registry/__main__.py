@@ -94,7 +94,7 @@ def token(
     ] = None,
 ) -> None:
     """Mint a token: it is printed once and stored as a digest only."""
-    from perfuse.serving.identity import mint
+    from perfuse.serving.tokens import mint
 
     place = file or RegistrySettings.load().token_file
     if place is None:

@@ -6,10 +6,11 @@ A service is a servicer whose methods are decorated with `rpc`, an `Edge` that i
 
 from perfuse.serving.edge import Call, Edge
 from perfuse.serving.guard import rpc, unguarded
-from perfuse.serving.identity import Authenticator, Caller, TokenAuthenticator, mint
+from perfuse.serving.identity import Authenticator, Caller
 from perfuse.serving.metrics import Metrics
 from perfuse.serving.run import Server
 from perfuse.serving.settings import ServingSettings
+from perfuse.serving.tokens import TokenAuthenticator, mint
 from perfuse.serving.validation import ProtovalidateValidator, Validator
 
 __all__ = [

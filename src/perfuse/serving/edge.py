@@ -26,6 +26,7 @@ method's row in `perfuse.serving.policy`. What a method raises becomes a status 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 import time
@@ -43,12 +44,13 @@ from prometheus_client import Histogram
 from perfuse.errors import (
     InvalidArgument,
     PerfuseError,
+    QuotaExceeded,
     Unauthenticated,
     Unavailable,
 )
 from perfuse.serving import logs
 from perfuse.serving.guard import Guard, full_name
-from perfuse.serving.identity import Authenticator, Caller
+from perfuse.serving.identity import THROUGH, Authenticator, Caller, Peer, require_custodian
 from perfuse.serving.metrics import Metrics
 from perfuse.serving.policy import POLICY, Policy, Row
 from perfuse.serving.status import REQUEST_ID, DeadlinePassed, code_of, status_of, to_grpc
@@ -60,6 +62,7 @@ from perfuse.serving.validation import Malformed, Validator, refusal
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REQUEST_ID = re.compile(r"[!-~]{1,64}")
 # The longest that gRPC is waited for to cancel a call that it has closed already.
 _CANCELLATION_SECONDS = 5.0
@@ -78,6 +81,9 @@ class Call:
         threads: Where synchronous code runs.
         authorization: The credential as the call carried it, to ask other services on the
             caller's behalf with it; it is in no representation.
+        peer: The address that it came from, as gRPC writes it.
+        through_custodian: Whether a service asks on the caller's behalf that vouched for itself as
+            one which keeps what it reads to itself.
     """
 
     caller: Caller
@@ -85,10 +91,35 @@ class Call:
     deadline: float | None
     threads: Threads | InPlace
     authorization: str = field(default="", repr=False)
+    peer: str = ""
+    through_custodian: bool = False
 
     async def in_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What synchronous code returns or raises, run on a thread; see `Threads.run`."""
         return await self.threads.run(function, *args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A call that would have changed something, and was refused.
+
+    Attributes:
+        caller: Who called.
+        rpc: Name of the method.
+        resource: What the request names first; empty where its role was not enough.
+        code: Of the status.
+        request_id: That would have made it safe to repeat.
+        call_id: Under which the call is logged.
+        peer: The address that it came from.
+    """
+
+    caller: Caller
+    rpc: str
+    resource: str
+    code: str
+    request_id: str
+    call_id: str
+    peer: str
 
 
 class Edge:
@@ -127,6 +158,8 @@ class Edge:
         self._tracer = tracer
         self._log = structlog.get_logger("perfuse.serving")
         self._methods: dict[tuple[type, str], _Method] = {}
+        self.on_refusal: Callable[[Refused], None] | None = None
+        """Told of each refused call that would have changed something; it runs on a thread."""
         self.draining = False
         """Whether the server is about to end: what could go on for hours should end now."""
 
@@ -144,9 +177,11 @@ class Edge:
             method = self._methods[key] = _Method(full_name(*key), self.policy, self.metrics)
         pairs = context.invocation_metadata()
         metadata: dict[str, str] = dict(pairs)
-        if len(metadata) < len(pairs) and _twice("authorization", pairs):
-            # Of two credentials none is better than the other.
-            del metadata["authorization"]
+        if len(metadata) < len(pairs):
+            for credential in ("authorization", THROUGH):
+                if _twice(credential, pairs):
+                    # Of two credentials none is better than the other.
+                    metadata[credential] = ""
         request_id = metadata.get(REQUEST_ID)
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = _new_request_id()
@@ -157,17 +192,29 @@ class Edge:
         deadline = None if remaining is None else time.monotonic() + remaining
         caller: Caller | None = None
         fault: BaseException | None = None
+        seen: list[Message] = []
         code = "OK"
         method.in_flight.inc()
         try:
             try:
-                caller = await self._authenticate(metadata)
+                caller = await self._authenticate(metadata, context)
                 method.row.check_role(caller.roles, caller.subject)
                 if _is_past(deadline):
                     raise DeadlinePassed
+                through = await self._through_custodian(metadata)
                 given = metadata.get("authorization", "")
-                call = Call(caller, request_id, deadline, self.threads, given)
-                return await self._perform(guard, method.row, servicer, request, context, call)
+                call = Call(
+                    caller,
+                    request_id,
+                    deadline,
+                    self.threads,
+                    given,
+                    context.peer(),
+                    through,
+                )
+                return await self._perform(
+                    guard, method.row, servicer, request, context, call, seen
+                )
             except asyncio.CancelledError as error:
                 if _is_cancelled():
                     code = "DEADLINE_EXCEEDED" if _is_past(deadline) else "CANCELLED"
@@ -181,6 +228,8 @@ class Edge:
             except Exception as error:
                 fault = error
             code = code_of(fault)
+            if caller is not None and isinstance(fault, PerfuseError) and not method.row.reads:
+                await self._tell_refusal(method.row, caller, seen, code, request_id, context.peer())
             await context.abort_with_status(to_grpc(status_of(fault, request_id), request_id))
         finally:
             if on_thread and code == "OK" and context.is_over():
@@ -199,24 +248,43 @@ class Edge:
             }
             if isinstance(fault, PerfuseError):
                 fields["reason"] = fault.reason
+            if isinstance(fault, QuotaExceeded):
+                self.metrics.quota_refusals.labels(fault.quota).inc()
             if code in _FAULTS:
                 self._log.error("rpc", **fields, exc_info=fault)
             else:
                 self._log.info("rpc", **fields)
 
-    async def _authenticate(self, metadata: Mapping[str, str]) -> Caller:
+    async def _authenticate(self, metadata: Mapping[str, str], peer: Peer | None) -> Caller:
         try:
-            return await self._authenticator.authenticate(metadata)
-        except Unauthenticated:
+            return await self._authenticator.authenticate(metadata, peer)
+        except (Unauthenticated, Unavailable):
             raise
         except Exception as error:
             self._log.error("authenticator_fault", exc_info=error)
             raise Unavailable("credentials cannot be checked at this moment; call again") from None
 
+    async def _through_custodian(self, metadata: Mapping[str, str]) -> bool:
+        """Whether a custodian asks; that it is who it says it is not the caller's to vouch for."""
+        credential = metadata.get(THROUGH)
+        if credential is None:
+            return False
+        require_custodian(await self._authenticate({"authorization": credential}, None))
+        return True
+
     async def _perform(
-        self, guard: Guard, row: Row, servicer: Any, request: Any, context: Any, call: Call
+        self,
+        guard: Guard,
+        row: Row,
+        servicer: Any,
+        request: Any,
+        context: Any,
+        call: Call,
+        seen: list[Message],
     ) -> Message | None:
         def check(message: Message | Malformed) -> None:
+            if not seen and isinstance(message, Message):
+                seen.append(message)
             self._check(message)
             row.check_names(call.caller.tenant, message)
 
@@ -239,6 +307,26 @@ class Edge:
         if not isinstance(response, Message):
             raise TypeError(f"{guard.name} returned a {type(response).__name__}, not a message")
         return response
+
+    async def _tell_refusal(
+        self, row: Row, caller: Caller, seen: list[Message], code: str, call_id: str, peer: str
+    ) -> None:
+        if self.on_refusal is None:
+            return
+        request = seen[0] if seen else None
+        given = str(getattr(request, "request_id", "")).lower()
+        refused = Refused(
+            caller,
+            row.rpc,
+            row.named(request),
+            code,
+            given if _UUID.fullmatch(given) else "",
+            call_id,
+            peer,
+        )
+        # A call that is refused for want of threads must not want one more.
+        with contextlib.suppress(PerfuseError):
+            await self.threads.run(self.on_refusal, refused)
 
     def _check(self, request: Message | Malformed) -> None:
         if isinstance(request, Malformed):

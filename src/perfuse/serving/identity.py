@@ -1,42 +1,30 @@
-"""Who is calling: a caller, and the file of tokens that vouches for callers.
+"""Who is calling: a caller, and what vouches for callers.
 
-A token file holds one JSON object a line, written by `mint`:
-
-    {"tenant": "acme", "subject": "alice", "roles": ["publisher"], "sha256": "9f86d0..."}
-
-It holds the digests of tokens and never a token. Tokens are 256 random bits, so a plain digest
-gives nothing away, and looking a digest up takes no time that depends on another caller's token.
+There are three authenticators: minted tokens (`perfuse.serving.tokens`), tokens that an issuer
+signed (`perfuse.serving.oidc`), and clients' certificates (`perfuse.serving.certificates`).
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import os
 import re
-import secrets
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import structlog
-
-from perfuse.errors import FailedPrecondition, InvalidArgument, Unauthenticated
-from perfuse.names import ID, check_id
-from perfuse.serving.roles import DELEGATE, GRANTED_BY
+from perfuse.errors import Unauthenticated
+from perfuse.names import ID
+from perfuse.serving.roles import CUSTODIAN, DELEGATE
 
 ON_BEHALF_OF = "perfuse-tenant"
 """Metadata in which a caller with the role `delegate` says for which tenant it acts."""
 
-TOKEN_PREFIX = "perfuse_"
-"""Begins every token, so that scanners of leaked secrets know one when they see it."""
+THROUGH = "perfuse-service"
+"""Metadata in which a service with the role `custodian` vouches for itself, as `authorization` does
+for the caller on whose behalf it asks."""
 
-_SUBJECT = re.compile(r"[!-~]([ -~]{0,126}[!-~])?")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_FIELDS = {"tenant", "subject", "roles", "sha256"}
+SUBJECT = re.compile(r"[!-~]([ -~]{0,126}[!-~])?")
+"""How a caller's subject is written: printable ASCII."""
+
 _SCHEME = "bearer "
 
 
@@ -55,11 +43,19 @@ class Caller:
     roles: frozenset[str]
 
 
+class Peer(Protocol):
+    """The other end of the connection, as gRPC's context of a call tells of it."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """What TLS found out about it; nothing of a certificate that was not verified."""
+        ...
+
+
 class Authenticator(Protocol):
     """Tells who is calling."""
 
-    async def authenticate(self, metadata: Mapping[str, str]) -> Caller:
-        """The caller whose credential the metadata carries (keys are lower-case).
+    async def authenticate(self, metadata: Mapping[str, str], peer: Peer | None = None) -> Caller:
+        """The caller whose credential the metadata carries (keys are lower-case), or the peer.
 
         Raises:
             Unauthenticated: there is none, or nobody vouches for it.
@@ -87,6 +83,19 @@ def bearer_token(metadata: Mapping[str, str]) -> str:
     return value[7:]
 
 
+def require_custodian(service: Caller) -> None:
+    """Refuse, beside a caller's credential, that of anyone but a custodian.
+
+    Raises:
+        Unauthenticated: it is someone else's.
+    """
+    if CUSTODIAN not in service.roles:
+        raise Unauthenticated(
+            f"the metadata {THROUGH!r} carries a credential without the role {CUSTODIAN!r}; mint "
+            "one with it for the service, or leave the metadata out"
+        )
+
+
 def on_behalf(caller: Caller, metadata: Mapping[str, str]) -> Caller:
     """The caller as whom a delegate acts: of the one tenant that it names, and a delegate alone.
 
@@ -105,151 +114,3 @@ def on_behalf(caller: Caller, metadata: Mapping[str, str]) -> Caller:
             f"a delegate acts for one tenant; name it in the metadata {ON_BEHALF_OF!r}"
         )
     return Caller(tenant, caller.subject, frozenset({DELEGATE}))
-
-
-class TokenAuthenticator:
-    """Knows callers by the digests in a token file, which may change at any time.
-
-    Every call looks at the file's stamp, so a token is in force, or out of force, from the next
-    call on. A line that becomes unreadable while the server runs vouches for nobody; the others
-    stay in force, and the log names the line once.
-
-    Args:
-        path: The token file.
-
-    Raises:
-        FailedPrecondition: the file is missing, others may write it, or a line breaks the rule;
-            the message names the line, without its content.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._log = structlog.get_logger("perfuse.serving.identity")
-        self._reloading = threading.Lock()
-        self._stamp = _stamp(path)
-        self._callers, faults = _read(path)
-        if faults:
-            raise FailedPrecondition(faults[0])
-
-    async def authenticate(self, metadata: Mapping[str, str]) -> Caller:
-        """The caller whose token the metadata carries.
-
-        Raises:
-            Unauthenticated: no token, or one that the file does not hold.
-        """
-        token = bearer_token(metadata)
-        stamp = _stamp(self._path)
-        if stamp != self._stamp:
-            # Calls may be on threads: the others wait here until what has changed is read.
-            with self._reloading:
-                if stamp != self._stamp:
-                    self._reload(stamp)
-        caller = self._callers.get(hashlib.sha256(token.encode()).digest())
-        if caller is None:
-            raise unknown_caller()
-        return on_behalf(caller, metadata)
-
-    def _reload(self, stamp: tuple[int, ...] | None) -> None:
-        # The stamp is taken before reading: what is written meanwhile is read the next time.
-        self._callers, faults = _read(self._path)
-        self._stamp = stamp
-        self._log.info("tokens_reloaded", tokens=len(self._callers))
-        for fault in faults:
-            self._log.error("token_file_fault", problem=fault)
-
-
-def mint(path: Path, tenant: str, subject: str, roles: Iterable[str]) -> str:
-    """Make a token, append its digest to the file, and return the token, which is kept nowhere.
-
-    The file is made, readable by its owner alone, where there is none.
-
-    Raises:
-        InvalidArgument: tenant, subject or a role breaks its rule.
-    """
-    roles = sorted(set(roles))
-    check_id("tenant", tenant)
-    if not _SUBJECT.fullmatch(subject):
-        raise InvalidArgument.in_field(
-            "subject", f"{subject[:130]!r} must be 1 to 128 printable ASCII characters"
-        )
-    if not roles or not set(roles) <= set(GRANTED_BY):
-        raise InvalidArgument.in_field(
-            "roles", f"{roles!r} must be one or more of {', '.join(GRANTED_BY)}"
-        )
-    token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    digest = hashlib.sha256(token.encode()).hexdigest()
-    record = {"tenant": tenant, "subject": subject, "roles": roles, "sha256": digest}
-    is_new = not path.exists()
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        # Two who mint at once write one after the other; closing lets go of the lock.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        parted = size == 0 or os.pread(descriptor, 1, size - 1) == b"\n"
-        os.write(descriptor, (b"" if parted else b"\n") + json.dumps(record).encode() + b"\n")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    if is_new:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    return token
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_mode
-
-
-def _read(path: Path) -> tuple[dict[bytes, Caller], list[str]]:
-    """Callers by digest, and what is wrong with the file, line by line."""
-    callers: dict[bytes, Caller] = {}
-    faults: list[str] = []
-    try:
-        writable = path.stat().st_mode & 0o002
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        return {}, [f"the token file {path} cannot be read ({error.strerror}); mint a token first"]
-    if writable:
-        return {}, [f"the token file {path} may be written by anyone: chmod o-w {path}"]
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            digest, caller = _parse(json.loads(line))
-            if digest in callers:
-                raise ValueError("its digest stands on an earlier line already")
-        except (ValueError, RecursionError) as error:
-            wrong = "it is not JSON" if isinstance(error, _NOT_JSON) else str(error)
-            faults.append(
-                f"line {number} of the token file {path} is not a token's record: {wrong}; remove "
-                "it, and mint a new token"
-            )
-            continue
-        callers[digest] = caller
-    return callers, faults
-
-
-_NOT_JSON = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
-
-
-def _parse(record: Any) -> tuple[bytes, Caller]:
-    if not isinstance(record, dict) or set(record) != _FIELDS:
-        raise ValueError(f"it must have the fields {', '.join(sorted(_FIELDS))} and no other")
-    tenant, subject, roles = record["tenant"], record["subject"], record["roles"]
-    if not (isinstance(tenant, str) and ID.fullmatch(tenant)):
-        raise ValueError("its tenant is not an id")
-    if not (isinstance(subject, str) and _SUBJECT.fullmatch(subject)):
-        raise ValueError("its subject is not 1 to 128 printable ASCII characters")
-    known = isinstance(roles, list) and all(isinstance(role, str) for role in roles)
-    if not (known and roles and set(roles) <= set(GRANTED_BY)):
-        raise ValueError(f"its roles are not a list of some of {', '.join(GRANTED_BY)}")
-    if not (isinstance(record["sha256"], str) and _SHA256.fullmatch(record["sha256"])):
-        raise ValueError("its sha256 is not 64 lower-case hexadecimal digits")
-    return bytes.fromhex(record["sha256"]), Caller(tenant, subject, frozenset(roles))

@@ -7,6 +7,7 @@ method that has no row, and a test holds the table against the protos.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from perfuse.errors import FailedPrecondition, NotFound, PermissionDenied
 from perfuse.names import ID
 from perfuse.serving.roles import (
+    ADMIN,
     DELEGATE,
     GRANTED_BY,
     OPERATOR,
@@ -22,6 +24,9 @@ from perfuse.serving.roles import (
     RENDERER,
     TRAINER,
 )
+
+_NAME = re.compile("(tenants|baseModels)(/[A-Za-z0-9-]{1,63}){1,7}")
+_READS = re.compile("(Get|List|BatchGet|Check|Watch|Download|Verify)[A-Z]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Row:
         shared: Fields whose names may be another tenant's as well, where that tenant granted it:
             the rules look at them, and not the edge.
         delegate: Whether a delegate may call it for the tenant that it acts for.
+        operator: Whether an operator may call it too.
     """
 
     rpc: str
@@ -47,6 +53,22 @@ class Row:
     within: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     delegate: bool = False
+    operator: bool = False
+
+    @property
+    def reads(self) -> bool:
+        """Whether the rpc changes nothing, which its name tells."""
+        return _READS.match(self.rpc) is not None
+
+    def named(self, request: Any) -> str:
+        """The name that the request gives first; empty where what it gives is none."""
+        for path in (*self.own, *self.shared):
+            value = request
+            for field in path.split("."):
+                value = getattr(value, field, "")
+            if isinstance(value, str) and _NAME.fullmatch(value):
+                return value
+        return ""
 
     def check_role(self, roles: frozenset[str], subject: str) -> None:
         """Let a caller pass who has such a role.
@@ -54,7 +76,9 @@ class Row:
         Raises:
             PermissionDenied: it has none that grants what the rpc asks for.
         """
-        if not GRANTED_BY[self.role].isdisjoint(roles) or (self.delegate and DELEGATE in roles):
+        if not GRANTED_BY[self.role].isdisjoint(roles):
+            return
+        if (self.delegate and DELEGATE in roles) or (self.operator and OPERATOR in roles):
             return
         raise PermissionDenied(
             f"{self.rpc} needs the role {self.role!r}, which {subject!r} does not have; call with "
@@ -146,30 +170,36 @@ POLICY = Policy(
     {
         "perfuse.v1.RegistryService": (
             Row("CreateConcept", PUBLISHER, own=("parent",)),
-            Row("GetConcept", READER, own=("name",)),
+            Row("GetConcept", READER, shared=("name",)),
             Row("ListConcepts", READER, own=("parent",)),
             Row("UpdateConcept", PUBLISHER, own=("concept.name",)),
             Row("DeleteConcept", PUBLISHER, own=("name",)),
             Row("UndeleteConcept", PUBLISHER, own=("name",)),
             Row("CreateVersion", PUBLISHER, own=("parent",), delegate=True),
-            Row("GetVersion", READER, own=("name",)),
-            Row("ListVersions", READER, own=("parent",), delegate=True),
+            Row("GetVersion", READER, shared=("name",)),
+            Row("ListVersions", READER, shared=("parent",), delegate=True),
             Row("UpdateVersion", PUBLISHER, within=("version.name",)),
             Row("DeleteVersion", PUBLISHER, within=("name",)),
-            Row("BatchGetVersions", READER, own=("parent", "names")),
-            Row("DownloadAdapter", READER, own=("name",)),
+            Row("BatchGetVersions", READER, own=("parent",), shared=("names",)),
+            Row("DownloadAdapter", READER, shared=("name",)),
             Row("CreateAlias", PUBLISHER, own=("parent",)),
-            Row("GetAlias", READER, own=("name",)),
-            Row("ListAliases", READER, own=("parent",)),
+            Row("GetAlias", READER, shared=("name",)),
+            Row("ListAliases", READER, shared=("parent",)),
             Row("UpdateAlias", PUBLISHER, within=("alias.name",)),
             Row("DeleteAlias", PUBLISHER, within=("name",)),
             Row("ListAliasMoves", READER, within=("parent",)),
+            Row("CreateGrant", ADMIN, own=("parent",)),
+            Row("GetGrant", READER, shared=("name",)),
+            Row("ListGrants", READER, own=("parent",)),
+            Row("DeleteGrant", ADMIN, own=("name",)),
+            Row("ListReceivedGrants", READER, own=("parent",)),
+            Row("GetStorageUsage", READER, own=("name",)),
             Row("CreateBaseModel", OPERATOR),
             Row("GetBaseModel", READER),
             Row("ListBaseModels", READER),
             Row("DeleteBaseModel", OPERATOR),
-            Row("CheckCompatibility", READER, own=("version",)),
-            Row("CheckBlend", READER, own=("parent", "versions")),
+            Row("CheckCompatibility", READER, shared=("version",)),
+            Row("CheckBlend", READER, own=("parent",), shared=("versions",)),
             Row("VerifyIntegrity", OPERATOR),
             Row("CollectGarbage", OPERATOR),
         ),
@@ -189,6 +219,7 @@ POLICY = Policy(
             Row("CancelTrainingRun", TRAINER, own=("name",)),
             Row("DeleteTrainingRun", TRAINER, own=("name",)),
             Row("WatchTrainingRun", READER, own=("name",)),
+            Row("GetTrainingUsage", READER, own=("name",)),
         ),
         # What a prompt names, the Registry is asked for with the caller's own credential.
         "perfuse.v1.RendererService": (

@@ -8,13 +8,13 @@ from typing import Literal, Self
 
 import grpc
 from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from perfuse.errors import FailedPrecondition
-from perfuse.serving.identity import TokenAuthenticator
+from perfuse.serving.authentication import AuthenticationSettings
 
 
-class ServingSettings(BaseSettings):
+class ServingSettings(AuthenticationSettings):
     """Settings that every service has. A subclass gives the prefix, its port, and its own fields:
 
         class RegistrySettings(ServingSettings):
@@ -22,9 +22,9 @@ class ServingSettings(BaseSettings):
             bind: str = "127.0.0.1:7071"
 
     Attributes:
-        bind: Address that is served, `host:port`; beyond loopback only with TLS and tokens.
+        bind: Address that is served, `host:port`; beyond loopback only with TLS and an
+            authenticator, of which `AuthenticationSettings` tells.
         tls_cert, tls_key: PEM files, both or neither; read again when they change.
-        token_file: Of `perfuse.serving.mint`.
         metrics_address: Where Prometheus asks, `host:port`; None for nowhere.
         health_address: Where `grpc.health.v1` is told in plain text as well, `host:port`, for
             probes that speak no TLS and have no certificate; None for nowhere else than `bind`.
@@ -43,7 +43,6 @@ class ServingSettings(BaseSettings):
     bind: str = "127.0.0.1:7070"
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    token_file: Path | None = None
     metrics_address: str | None = None
     health_address: str | None = None
     grace_seconds: float = Field(default=20.0, ge=0, le=3600)
@@ -76,35 +75,21 @@ class ServingSettings(BaseSettings):
             raise FailedPrecondition(
                 f"{prefix}TLS_CERT and {prefix}TLS_KEY belong together: set both, or neither"
             )
-        lacking = [
-            name
-            for name, value in (
-                ("TLS_CERT", self.tls_cert),
-                ("TLS_KEY", self.tls_key),
-                ("TOKEN_FILE", self.token_file),
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise FailedPrecondition(
+                f"{prefix}TLS_CLIENT_CA verifies clients of TLS, but there is none: set "
+                f"{prefix}TLS_CERT and {prefix}TLS_KEY"
             )
-            if value is None
-        ]
+        lacking = [] if self.tls_cert else [f"{prefix}TLS_CERT", f"{prefix}TLS_KEY"]
+        if not self.knows_callers:
+            kinds = ("TOKEN_FILE", "OIDC_ISSUER", "CERTIFICATE_FILE")
+            lacking.append(" or ".join(prefix + kind for kind in kinds))
         if lacking and not is_loopback(self.bind):
             raise FailedPrecondition(
                 f"{self.bind} can be reached from other machines, which needs TLS and credentials: "
-                f"set {' and '.join(prefix + name for name in lacking)}, or bind to 127.0.0.1"
+                f"set {' and '.join(lacking)}, or bind to 127.0.0.1"
             )
         return self
-
-    def authenticator(self) -> TokenAuthenticator:
-        """The authenticator of the token file.
-
-        Raises:
-            FailedPrecondition: there is no file, or it breaks a rule.
-        """
-        if self.token_file is None:
-            prefix = self.model_config.get("env_prefix", "")
-            raise FailedPrecondition(
-                f"nobody could call: {prefix}TOKEN_FILE is not set; mint a token into a file, and "
-                "set it to the file's path"
-            )
-        return TokenAuthenticator(self.token_file)
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """The credentials of TLS, None for plain text on loopback.
@@ -116,7 +101,7 @@ class ServingSettings(BaseSettings):
             return None
         from perfuse.serving.tls import server_credentials
 
-        return server_credentials(self.tls_cert, self.tls_key)
+        return server_credentials(self.tls_cert, self.tls_key, self.tls_client_ca)
 
 
 def host_port(address: str) -> tuple[str, int]:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import grpc
 
 from perfuse.serving.edge import Edge
-from perfuse.serving.identity import Caller, bearer_token, on_behalf, unknown_caller
+from perfuse.serving.identity import Caller, Peer, bearer_token, on_behalf, unknown_caller
 from perfuse.serving.roster import Adder
 from perfuse.serving.run import DEFAULT_MESSAGE_BYTES, Ready, Server
 
@@ -38,7 +38,7 @@ class IssuedTokens:
         self._callers[token] = Caller(tenant, subject, frozenset(roles))
         return token
 
-    async def authenticate(self, metadata: Mapping[str, str]) -> Caller:
+    async def authenticate(self, metadata: Mapping[str, str], peer: Peer | None = None) -> Caller:
         """The caller to whom the token was issued."""
         caller = self._callers.get(bearer_token(metadata))
         if caller is None:

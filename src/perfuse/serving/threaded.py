@@ -74,6 +74,12 @@ class OnThread:
         """As gRPC's, like all that follow."""
         return self._context.invocation_metadata()
 
+    def peer(self) -> str:
+        return str(self._context.peer())
+
+    def auth_context(self) -> Any:
+        return self._context.auth_context()
+
     def set_trailing_metadata(self, metadata: Any) -> None:
         self._context.set_trailing_metadata(metadata)
 

@@ -188,7 +188,9 @@ class Shelf:
             adapter.metadata.temperature,
         )
 
-    async def adapter(self, name: VersionName, authorization: str) -> tuple[FoundVersion, bytes]:
+    async def adapter(
+        self, name: VersionName, authorization: str, *, shared: bool = False
+    ) -> tuple[FoundVersion, bytes]:
         """See `pool.Source`."""
         found = await self.version(name, authorization)
         return found, self._adapters[self._index(name)].to_bytes()

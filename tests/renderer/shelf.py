@@ -1,4 +1,7 @@
-"""A shelf of adapters in the Registry's place: the same answers, counted, and faults on request."""
+"""A shelf of adapters in the Registry's place: the same answers, counted, and faults on request.
+
+It shares everything with every tenant but those whose credentials are `revoked`.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,10 @@ class Shelf:
         self.fingerprint = base.fingerprint
         self.prod = 1
         self.away = False
+        self.revoked: set[str] = set()
         self.asked = 0
         self.downloads = 0
+        self.shared: list[bool] = []
         self.gate: asyncio.Event | None = None
 
     def found(self, name: VersionName) -> FoundVersion:
@@ -54,12 +59,15 @@ class Shelf:
         self.asked += 1
         if self.away:
             raise Unavailable("away")
+        if authorization in self.revoked:
+            raise NotFound(f"{name} does not exist, or is not yours to see")
         return self.found(name)
 
     async def adapter(
         self, name: VersionName, authorization: str, *, shared: bool = False
     ) -> tuple[FoundVersion, bytes]:
         self.downloads += 1
+        self.shared.append(shared)
         if self.gate is not None:
             await self.gate.wait()
         if self.away:

@@ -74,7 +74,9 @@ class Library:
         number = name.parent.version(1)
         return FoundVersion(number, digest, "baseModels/b", self._fingerprint, "cat", 0.7, 0.1)
 
-    async def adapter(self, name: VersionName, authorization: str) -> tuple[FoundVersion, bytes]:
+    async def adapter(
+        self, name: VersionName, authorization: str, *, shared: bool = False
+    ) -> tuple[FoundVersion, bytes]:
         found = await self.version(name, authorization)
         return found, self.adapters[name.tenant, name.concept].to_bytes()
 

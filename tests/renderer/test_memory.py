@@ -45,7 +45,9 @@ class Endless:
         digest, _ = self._files[name.number % ADAPTERS]
         return FoundVersion(name, digest, "baseModels/b", self._fingerprint, "cat", 0.7, 0.1)
 
-    async def adapter(self, name: VersionName, authorization: str) -> tuple[FoundVersion, bytes]:
+    async def adapter(
+        self, name: VersionName, authorization: str, *, shared: bool = False
+    ) -> tuple[FoundVersion, bytes]:
         assert name.number is not None
         return await self.version(name, authorization), self._files[name.number % ADAPTERS][1]
 

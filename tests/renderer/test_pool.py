@@ -12,9 +12,14 @@ import pytest
 
 from perfuse.attach import BaseModel
 from perfuse.client.registry import FoundVersion
-from perfuse.errors import DataLoss, NotFound, Unavailable
+from perfuse.errors import DataLoss, NotFound, PermissionDenied, Unavailable
 from perfuse.names import VersionName
-from perfuse_renderer.pool import FRESH_SECONDS, STALE_SECONDS, AdapterPool
+from perfuse_renderer.pool import (
+    FRESH_SECONDS,
+    STALE_SECONDS,
+    STALE_SHARED_SECONDS,
+    AdapterPool,
+)
 
 from .shelf import TOKEN, TOM, Shelf
 
@@ -127,6 +132,108 @@ def test_a_refusal_is_not_remembered(pool: AdapterPool, shelf: Shelf) -> None:
         assert shelf.asked == 2
 
     run(work())
+
+
+GUEST = "Bearer g"
+PROD = TOM.version("prod")
+
+
+def test_a_right_withdrawn_is_gone_within_the_stated_time_though_bytes_are_kept(
+    pool: AdapterPool, shelf: Shelf, clock: Clock
+) -> None:
+    async def work() -> None:
+        await pool.get("globex", PROD, GUEST)
+        shelf.revoked.add(GUEST)
+        clock.now += FRESH_SECONDS - 0.1
+        await pool.get("globex", PROD, GUEST)
+        clock.now += 0.1
+        for _ in range(2):
+            with pytest.raises(NotFound):
+                await pool.get("globex", PROD, GUEST)
+        # It does not come back when the Registry goes away.
+        shelf.away = True
+        with pytest.raises(Unavailable):
+            await pool.get("globex", PROD, GUEST)
+        shelf.away = False
+        # The owner's own is as it was, and its bytes came once.
+        await pool.get("acme", PROD, TOKEN)
+        assert shelf.downloads == 1
+
+    run(work())
+
+
+def test_the_time_begins_when_the_registry_was_asked(
+    pool: AdapterPool, shelf: Shelf, clock: Clock
+) -> None:
+    """An answer that was long on its way may have been withdrawn meanwhile."""
+
+    class Slow(Shelf):
+        async def version(self, name: VersionName, authorization: str) -> FoundVersion:
+            found = await super().version(name, authorization)
+            clock.now += 3
+            return found
+
+    async def work(slow: Slow) -> None:
+        pool = AdapterPool(slow, clock=clock)
+        await pool.get("globex", PROD, GUEST)
+        slow.revoked.add(GUEST)
+        clock.now += FRESH_SECONDS - 3
+        with pytest.raises(NotFound):
+            await pool.get("globex", PROD, GUEST)
+
+    run(work(Slow(shelf.base)))
+
+
+def test_what_is_shared_renders_on_for_a_minute_while_the_registry_is_away(
+    pool: AdapterPool, shelf: Shelf, clock: Clock
+) -> None:
+    async def work() -> None:
+        await pool.get("globex", PROD, GUEST)
+        await pool.get("acme", PROD, TOKEN)
+        shelf.away = True
+        clock.now += STALE_SHARED_SECONDS - 1
+        assert (await pool.get("globex", PROD, GUEST)).version.name == TOM.version(1)
+        clock.now += 1
+        with pytest.raises(Unavailable):
+            await pool.get("globex", PROD, GUEST)
+        # One's own renders on for longer.
+        await pool.get("acme", PROD, TOKEN)
+
+    run(work())
+
+
+def test_the_service_vouches_for_itself_for_others_concepts_alone(
+    pool: AdapterPool, shelf: Shelf
+) -> None:
+    async def work() -> None:
+        await pool.get("acme", TOM.version(1), TOKEN)
+        await pool.get("globex", TOM.version(2), GUEST)
+        assert shelf.shared == [False, True]
+
+    run(work())
+
+
+def test_one_caller_s_refusal_is_not_another_s(pool: AdapterPool, shelf: Shelf) -> None:
+    """They ask for the same bytes at once, and only one of them may have them."""
+
+    class Strict(Shelf):
+        async def adapter(
+            self, name: VersionName, authorization: str, *, shared: bool = False
+        ) -> tuple[FoundVersion, bytes]:
+            found = await super().adapter(name, authorization, shared=shared)
+            if shared:
+                raise PermissionDenied("for rendering alone")
+            return found
+
+    async def work(strict: Strict) -> None:
+        pool = AdapterPool(strict)
+        asked = [pool.get("globex", PROD, GUEST), pool.get("acme", PROD, TOKEN)]
+        refused, given = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(refused, PermissionDenied)
+        assert not isinstance(given, BaseException)
+        assert given.version.name == TOM.version(1)
+
+    run(work(Strict(shelf.base)))
 
 
 def test_a_new_process_finds_its_adapters_on_disk(

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
 import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from structlog.testing import capture_logs
@@ -28,7 +21,6 @@ from structlog.testing import capture_logs
 from perfuse.errors import FailedPrecondition, Unavailable
 from perfuse.serving import Edge, Server, ServingSettings, TokenAuthenticator, mint
 from perfuse.serving.testing import Served, serve
-from perfuse.serving.tls import server_credentials
 from serving.probe import POLICY, Answer, Probe, Question, Stub, add, probe
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -363,84 +355,6 @@ class TestReflection:
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
             assert await check(channel, "live") == SERVING
         await server.stop()
-
-
-def certify(folder: Path, name: str) -> bytes:
-    """Write `cert.pem` and `key.pem`, made out to 127.0.0.1; the certificate comes back."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    pem = cert.public_bytes(serialization.Encoding.PEM)
-    (folder / "cert.pem").write_bytes(pem)
-    return pem
-
-
-class TestTls:
-    @contextlib.asynccontextmanager
-    async def trusting(self, port: int, cert: bytes) -> AsyncIterator[Any]:
-        credentials = grpc.ssl_channel_credentials(root_certificates=cert)
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        target = f"127.0.0.1:{port}"
-        async with grpc.aio.secure_channel(target, credentials, options=options) as channel:
-            yield channel
-
-    async def test_a_server_from_settings_speaks_tls_and_takes_up_a_new_certificate(
-        self, tmp_path: Path
-    ) -> None:
-        first = certify(tmp_path, "first")
-        token = mint(tmp_path / "tokens", "acme", "alice", ["reader"])
-        settings = ServingSettings(
-            bind="0.0.0.0:0",
-            tls_cert=tmp_path / "cert.pem",
-            tls_key=tmp_path / "key.pem",
-            token_file=tmp_path / "tokens",
-            health_address="127.0.0.1:0",
-        )
-        edge = Edge(settings.authenticator(), policy=POLICY)
-        server = Server.from_settings(settings, edge)
-        server.add(add, Probe(edge))
-        port = await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.health_port}") as prober:
-            await eventually(SERVING, prober)
-        known = (("authorization", f"Bearer {token}"),)
-        async with self.trusting(port, first) as channel:
-            assert (await Stub(channel).Ask(Question(count=1), metadata=known)).text == "acme"
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as plain:
-            with pytest.raises(grpc.aio.AioRpcError):
-                await Stub(plain).Ask(Question(), metadata=known, timeout=5)
-        second = certify(tmp_path, "second")
-        async with self.trusting(port, second) as channel:
-            assert (await Stub(channel).Ask(Question(count=2), metadata=known)).count == 2
-        # A file that is gone, as in the middle of a change, keeps the last certificate.
-        (tmp_path / "key.pem").unlink()
-        async with self.trusting(port, second) as channel:
-            assert (await Stub(channel).Ask(Question(count=3), metadata=known)).count == 3
-        await server.stop()
-
-    def test_a_certificate_that_cannot_be_read_is_refused(self, tmp_path: Path) -> None:
-        certify(tmp_path, "first")
-        with pytest.raises(FailedPrecondition, match=r"missing\.pem cannot be read"):
-            server_credentials(tmp_path / "missing.pem", tmp_path / "key.pem")
 
 
 def test_the_token_file_is_what_a_server_knows_callers_by(tmp_path: Path) -> None:

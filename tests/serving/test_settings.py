@@ -81,6 +81,55 @@ def test_half_of_tls_is_refused_on_loopback_too() -> None:
         ProbeSettings(tls_key=Path("k"))
 
 
+def test_beyond_loopback_any_authenticator_will_do() -> None:
+    tls = {"tls_cert": Path("c"), "tls_key": Path("k"), "bind": "0.0.0.0:7999"}
+    for given in (
+        {"oidc_issuer": "https://issuer.example", "oidc_audience": "perfuse"},
+        {"certificate_file": Path("f"), "tls_client_ca": Path("a")},
+    ):
+        assert ProbeSettings(**tls, **given).knows_callers  # type: ignore[arg-type]
+        with pytest.raises(FailedPrecondition, match="PERFUSE_PROBE_TLS_CERT"):
+            ProbeSettings(bind="0.0.0.0:7999", **given)  # type: ignore[arg-type]
+    with pytest.raises(FailedPrecondition, match="PERFUSE_PROBE_OIDC_ISSUER"):
+        ProbeSettings(**tls)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"certificate_file": "f"}, "set PERFUSE_PROBE_TLS_CLIENT_CA"),
+        ({"tls_client_ca": "a"}, "set PERFUSE_PROBE_TLS_CERT"),
+        ({"oidc_issuer": "https://issuer.example"}, "set PERFUSE_PROBE_OIDC_AUDIENCE"),
+    ],
+    ids=str,
+)
+def test_half_of_an_authenticator_is_none(given: dict[str, str], told: str) -> None:
+    with pytest.raises(FailedPrecondition, match=told):
+        ProbeSettings(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("OIDC_ISSUER", "http://issuer.example", "https"),
+        ("OIDC_ALGORITHMS", "RS256,none", "algorithm"),
+        ("OIDC_ALGORITHMS", "HS256", "algorithm"),
+        ("OIDC_ALGORITHMS", "", "algorithm"),
+        ("OIDC_GRANTS", "reader,root", "role"),
+        ("OIDC_AUDIENCE", " , ", "audience"),
+        ("OIDC_CA", "missing.pem", "cannot be read"),
+    ],
+)
+def test_an_issuer_that_would_let_anyone_in(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv("PERFUSE_PROBE_OIDC_ISSUER", "https://issuer.example")
+    monkeypatch.setenv("PERFUSE_PROBE_OIDC_AUDIENCE", "perfuse")
+    monkeypatch.setenv(f"PERFUSE_PROBE_{name}", value)
+    with pytest.raises(FailedPrecondition, match=told):
+        ProbeSettings.load().authenticator()
+
+
 def test_without_tokens_nobody_could_call() -> None:
     with pytest.raises(FailedPrecondition, match="PERFUSE_PROBE_TOKEN_FILE is not set"):
         ProbeSettings().authenticator()

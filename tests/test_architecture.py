@@ -162,7 +162,8 @@ ALLOWED: dict[str, set[str]] = {
         *("perfuse_renderer", "google"),
     },
     "perfuse_renderer.studio": {
-        *("perfuse.attach", "perfuse.errors", "perfuse.method", "perfuse_renderer"),
+        *("perfuse.attach", "perfuse.errors", "perfuse.method", "perfuse.serving.tracing"),
+        "perfuse_renderer",
     },
     "perfuse_renderer.engine": {
         "perfuse.attach",
@@ -186,11 +187,13 @@ ALLOWED: dict[str, set[str]] = {
     },
     "perfuse_trainer.foreman": {"perfuse_trainer", "structlog"},
     "perfuse_trainer.measures": {
-        *(*STORAGE, "perfuse_trainer", "prometheus_client", "sqlalchemy"),
+        *(*STORAGE, "perfuse.serving.metrics", "perfuse_trainer"),
+        *("prometheus_client", "sqlalchemy"),
     },
     "perfuse_trainer.runs": {*STORAGE, "perfuse.method", "perfuse_trainer", "sqlalchemy"},
     "perfuse_trainer.runs.publisher": {
-        *(*STORAGE, "perfuse.client", "perfuse_trainer", "sqlalchemy", "structlog"),
+        *(*STORAGE, "perfuse.client", "perfuse.serving.tracing", "perfuse_trainer"),
+        *("sqlalchemy", "structlog"),
     },
     "perfuse_trainer.service_settings": {
         *(*STORAGE, "perfuse.serving", "grpc", "pydantic", "pydantic_settings"),

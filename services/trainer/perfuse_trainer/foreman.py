@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from perfuse_trainer.measures import Measures
 from perfuse_trainer.runners.runner import Runner, RunnerLost
 from perfuse_trainer.runs.publisher import Publisher
 from perfuse_trainer.runs.run_queue import Queue
@@ -33,6 +34,7 @@ class Foreman:
         workers: Most at a time.
         pack: Runs of one worker.
         base_models: Ids of those that workers have.
+        measures: Count the workers.
         sweep_seconds: Between two sweeps.
         on_lost: Called when the runner is lost for good; nothing turns from then on.
 
@@ -51,6 +53,7 @@ class Foreman:
         workers: int,
         pack: int,
         base_models: frozenset[str],
+        measures: Measures | None = None,
         sweep_seconds: float = 600.0,
         on_lost: Callable[[], None] = lambda: None,
     ) -> None:
@@ -59,6 +62,8 @@ class Foreman:
         self._queue, self._runner, self._publisher = queue, runner, publisher
         self._vault, self._sweep, self._sweep_seconds = vault, sweep, sweep_seconds
         self._workers, self._pack, self._base_models = workers, pack, base_models
+        self._measures = measures or Measures()
+        self._measures.places.set(workers * pack)
         self._swept = time.monotonic()
         self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("perfuse_trainer.foreman")
@@ -94,6 +99,7 @@ class Foreman:
             while alive.count(base_model_id) < wanted and len(alive) < self._workers:
                 self._runner.start(base_model_id)
                 alive.append(base_model_id)
+        self._measures.staffed(len(alive))
 
     async def _run(self) -> None:
         while True:

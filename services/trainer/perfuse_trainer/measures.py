@@ -7,32 +7,40 @@ one server's own doings since it began.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
 from perfuse.errors import PerfuseError
+from perfuse.serving.metrics import DONE, FAILED, StorageMetrics
 from perfuse.storage.database import Database
+from perfuse.storage.moments import now
 from perfuse_trainer.resources import EventKind, RunState
 from perfuse_trainer.sweeping import Swept
 from perfuse_trainer.tables import EVENTS, RUNS
 
 RUNS_BY_STATE = "perfuse_trainer_runs"
 QUEUE = "perfuse_trainer_queue_runs"
+QUEUE_STEPS = "perfuse_trainer_queue_steps"
+QUEUE_AGE = "perfuse_trainer_queue_age_seconds"
 RATE = "perfuse_trainer_steps_per_second"
+WORKERS = "perfuse_trainer_workers"
+PLACES = "perfuse_trainer_places"
+WORKER_SECONDS = "perfuse_trainer_worker_seconds_total"
 LEASE_LOSSES = "perfuse_trainer_lease_losses_total"
 PUBLICATIONS = "perfuse_trainer_publications_total"
 SWEEPS = "perfuse_trainer_sweeps_total"
 SWEPT = "perfuse_trainer_swept_bytes_total"
 
 PUBLISHED, POSTPONED, REFUSED = "published", "postponed", "refused"
-DONE, FAILED = "done", "failed"
 
 
 class Measures:
@@ -40,10 +48,26 @@ class Measures:
 
     Args:
         registry: where they are kept, such as the edge's; a new one by default.
+        clock: seconds.
+
+    Attributes:
+        storage: told by database and store.
+        places: runs that this server's workers can train at a time.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.registry = registry or CollectorRegistry()
+        self.storage = StorageMetrics(self.registry)
+        self._clock = clock
+        self._staff = 0
+        self._staffed = clock()
+        self._workers = self._gauge(WORKERS, "Workers of this server, those that start included.")
+        self.places = self._gauge(PLACES, "Runs that its workers can train at a time.")
+        self._worker_seconds = self._counter(WORKER_SECONDS, "Time of all its workers.")
         self.lease_losses = self._counter(LEASE_LOSSES, "Runs taken from workers that fell silent.")
         self._publications = self._counter(
             PUBLICATIONS, "Tries to publish a finished run.", "outcome"
@@ -66,6 +90,13 @@ class Measures:
         if found is not None:
             self._swept.inc(found.orphan_bytes)
 
+    def staffed(self, workers: int) -> None:
+        """Count workers from now on, and their time until now."""
+        moment = self._clock()
+        self._worker_seconds.inc(self._staff * (moment - self._staffed))
+        self._staff, self._staffed = workers, moment
+        self._workers.set(workers)
+
     def tell_tables(self, database: Database) -> None:
         """Tell from now on what the tables know; nothing of it while they cannot be asked."""
         self.registry.register(_Tables(database))
@@ -73,14 +104,27 @@ class Measures:
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(name, meaning, labels, registry=self.registry)
 
+    def _gauge(self, name: str, meaning: str) -> Gauge:
+        return Gauge(name, meaning, registry=self.registry)
+
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
     """What the tables know at one moment."""
 
     states: dict[str, int]
-    queue: dict[str, int]
+    queue: list[_Waiting]
     rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """The queue of one base model."""
+
+    base_model: str
+    runs: int
+    steps: int | None
+    oldest: datetime | None
 
 
 class _Tables(Collector):
@@ -101,18 +145,34 @@ class _Tables(Collector):
             for state in RunState:
                 runs.add_metric([state.value], counted.states.get(state.value, 0))
             queue = GaugeMetricFamily(QUEUE, "Runs that wait for a worker.", labels=["base_model"])
-            for base_model, length in counted.queue.items():
-                queue.add_metric([base_model], length)
+            steps = GaugeMetricFamily(
+                QUEUE_STEPS, "Steps that those are still to make.", labels=["base_model"]
+            )
+            age = GaugeMetricFamily(
+                QUEUE_AGE, "Time since the oldest of them was asked for.", labels=["base_model"]
+            )
+            moment = now()
+            for each in counted.queue:
+                queue.add_metric([each.base_model], each.runs)
+                steps.add_metric([each.base_model], each.steps or 0)
+                waited = 0.0 if each.oldest is None else (moment - each.oldest).total_seconds()
+                age.add_metric([each.base_model], max(0.0, waited))
             rate = GaugeMetricFamily(RATE, "Steps of all runs under way, as last told.")
             rate.add_metric([], counted.rate)
-            yield from (runs, queue, rate)
+            yield from (runs, queue, steps, age, rate)
 
 
 def _count(connection: Connection) -> _Counted:
     states = select(RUNS.c.state, func.count()).group_by(RUNS.c.state)
     queued = RUNS.c.state == RunState.QUEUED.value
     # A base model whose runs wait no longer is told as zero while any run of it exists.
-    queue = select(RUNS.c.base_model_id, func.count().filter(queued)).group_by(RUNS.c.base_model_id)
+    left = RUNS.c.settings["training"]["steps"].as_integer() - RUNS.c.checkpoint_step
+    queue = select(
+        RUNS.c.base_model_id,
+        func.count().filter(queued),
+        func.sum(left).filter(queued),
+        func.min(RUNS.c.create_time).filter(queued),
+    ).group_by(RUNS.c.base_model_id)
     last = (
         select(func.max(EVENTS.c.sequence))
         .where(EVENTS.c.run == RUNS.c.id, EVENTS.c.kind == EventKind.PROGRESS.value)
@@ -128,6 +188,6 @@ def _count(connection: Connection) -> _Counted:
     )
     return _Counted(
         dict(connection.execute(states).tuples().all()),
-        dict(connection.execute(queue).tuples().all()),
+        [_Waiting(*row) for row in connection.execute(queue).tuples()],
         sum(body["steps_per_second"] for (body,) in connection.execute(rates).tuples()),
     )

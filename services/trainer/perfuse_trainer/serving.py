@@ -10,6 +10,7 @@ from datetime import timedelta
 from perfuse.client.registry import RegistryClient
 from perfuse.serving import logs, tracing
 from perfuse.serving.edge import Edge
+from perfuse.serving.metrics import Metrics
 from perfuse.serving.run import Server
 from perfuse.serving.validation import ProtovalidateValidator
 from perfuse.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
@@ -37,13 +38,20 @@ async def serve(settings: TrainerSettings) -> None:
     directories, authorization = settings.base_directories(), settings.registry_authorization()
     credentials = settings.registry_credentials()
     logs.configure(settings.log_level, settings.log_format)
-    trainer = Trainer.from_settings(settings)
+    metrics = Metrics()
+    measures = Measures(metrics.registry)
+    trainer = Trainer.from_settings(settings, measures.storage)
+    measures.tell_tables(trainer.database)
     validator = ProtovalidateValidator()
     validator.prepare(*request_kinds())
     tracer, end_tracing = tracing.configure("perfuse-trainer")
-    edge = Edge(settings.authenticator(), validator, tracer=tracer, threads=settings.threads)
-    measures = Measures(edge.metrics.registry)
-    measures.tell_tables(trainer.database)
+    edge = Edge(
+        settings.authenticator(),
+        validator,
+        metrics=metrics,
+        tracer=tracer,
+        threads=settings.threads,
+    )
     sweeper = Sweeper(trainer.database, trainer.vault, grace=timedelta(hours=settings.orphan_hours))
 
     def sweep() -> None:
@@ -68,6 +76,7 @@ async def serve(settings: TrainerSettings) -> None:
             workers=settings.workers,
             pack=settings.pack,
             base_models=frozenset(directories),
+            measures=measures,
             sweep_seconds=settings.sweep_minutes * 60,
             # As if told so from outside: what is under way ends in order.
             on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM),
@@ -105,6 +114,6 @@ def runner(settings: TrainerSettings) -> Runner:
     told = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(_PREFIX) and name not in _NOT_FOR_WORKERS
+        if name.startswith((_PREFIX, "OTEL_")) and name not in _NOT_FOR_WORKERS
     }
     return RayRunner(settings.ray_address, told, settings.device)

@@ -6,6 +6,7 @@ from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import Database
 from perfuse.storage.listing import Lists
 from perfuse.storage.paging import PageTokens
+from perfuse.storage.watching import Watch, WatchedBlobs
 from perfuse_trainer.runs.runs import Runs
 from perfuse_trainer.schema import SCHEMA, page_token_key
 from perfuse_trainer.service_settings import TrainerSettings
@@ -35,15 +36,21 @@ class Trainer:
         self.runs = Runs(database, self.vault, lists)
 
     @classmethod
-    def from_settings(cls, settings: TrainerSettings) -> Trainer:
+    def from_settings(cls, settings: TrainerSettings, watch: Watch | None = None) -> Trainer:
         """The Trainer that the environment describes.
+
+        Args:
+            settings: Of the environment.
+            watch: Is told how long database and store take.
 
         Raises:
             WrongRevision, Unavailable, InvalidArgument: it cannot work like that.
         """
-        database = Database(settings.database_url.get_secret_value(), settings.threads)
+        url = settings.database_url.get_secret_value()
+        database = Database(url, settings.threads, watch=watch)
         try:
-            return cls(database, settings.store(MAX_BLOB_BYTES))
+            store = settings.store(MAX_BLOB_BYTES)
+            return cls(database, store if watch is None else WatchedBlobs(store, watch))
         except BaseException:
             database.close()
             raise

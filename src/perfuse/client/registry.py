@@ -12,6 +12,7 @@ import grpc
 
 from perfuse.adapter.header import digest as digest_of
 from perfuse.client.faults import from_rpc_error, is_of_a_service
+from perfuse.client.traces import trace_metadata
 from perfuse.errors import DataLoss, FailedPrecondition, PermissionDenied
 from perfuse.names import ConceptName, TrainingRunName, VersionName
 from perfuse.v1 import registry_pb2 as wire
@@ -270,7 +271,11 @@ class RegistryClient:
         tenant: str | None = None,
         further: tuple[tuple[str, str], ...] = (),
     ) -> Any:
-        metadata: tuple[tuple[str, str], ...] = (("authorization", authorization), *further)
+        metadata: tuple[tuple[str, str], ...] = (
+            ("authorization", authorization),
+            *further,
+            *trace_metadata(),
+        )
         if tenant is not None:
             metadata = (*metadata, (ON_BEHALF_OF, tenant))
         try:

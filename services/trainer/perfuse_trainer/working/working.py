@@ -9,6 +9,7 @@ import torch
 from perfuse.attach import BaseModel, silence_loading
 from perfuse.errors import FailedPrecondition, NotFound
 from perfuse.quotas import Quotas
+from perfuse.serving import tracing
 from perfuse.storage.database import Database
 from perfuse_trainer.runs.claims import Claims
 from perfuse_trainer.runs.run_queue import Queue
@@ -38,6 +39,7 @@ def work(base_model_id: str, worker_id: str, stop: threading.Event) -> None:
     directory = settings.base_directories().get(base_model_id)
     if directory is None:
         raise NotFound(f"PERFUSE_TRAINER_BASE_MODELS does not name {base_model_id}")
+    _, end_tracing = tracing.configure("perfuse-trainer-worker")
     database = Database(settings.database_url.get_secret_value(), connections=4)
     try:
         SCHEMA.require_revision(database)
@@ -75,3 +77,4 @@ def work(base_model_id: str, worker_id: str, stop: threading.Event) -> None:
         worker.run(stop)
     finally:
         database.close()
+        end_tracing()

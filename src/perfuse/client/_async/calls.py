@@ -13,6 +13,7 @@ import grpc
 from perfuse.client.channels import aio_channel, aio_pause
 from perfuse.client.connection import Connection
 from perfuse.client.faults import from_rpc_error, is_of_a_service
+from perfuse.client.traces import trace_metadata
 from perfuse.client.writing import Names
 from perfuse.errors import FailedPrecondition, PerfuseError, Unavailable
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
@@ -147,7 +148,7 @@ class Calls:
                 "configuration; `perfuse up` leaves one, an operator makes one with "
                 "`perfuse-registry token`"
             )
-        return (("authorization", f"Bearer {self._connection.token}"),)
+        return (("authorization", f"Bearer {self._connection.token}"), *trace_metadata())
 
     def _fault(self, service: str, error: grpc.RpcError) -> PerfuseError:
         if _was_cut_off(error):

@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 READY := $(VENV)/ready
 AGAINST ?= HEAD
+SERVICES := registry trainer renderer
+DOCKER ?= docker
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # diffusers' imports remark on picture processors that nothing here uses.
 export TRANSFORMERS_VERBOSITY := error
 
@@ -71,6 +74,10 @@ fidelity-quick: $(READY) ## The same in small: 3 concepts, ten minutes on two co
 fuzz: $(READY) ## Search for inputs that break what reads strangers' bytes; MINUTES for each of TARGETS
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[fuzz]'
 	$(BIN)/python -m fuzz --minutes $(or $(MINUTES),1) $(TARGETS)
+
+images: ## The services' images, where Docker runs; PYTHON_IMAGE is their base, with its digest
+	@[[ "$(PYTHON_IMAGE)" =~ @sha256:[0-9a-f]{64}$$ ]] || { echo "make images: PYTHON_IMAGE is '$(PYTHON_IMAGE)'; name a slim image of Python 3.11 with its digest, as PYTHON_IMAGE=python:3.11-slim-bookworm@sha256:..., which docker buildx imagetools inspect python:3.11-slim-bookworm tells" >&2; exit 2; }
+	set -e; for each in $(SERVICES); do $(DOCKER) build --file services/$$each/Dockerfile --tag perfuse-$$each:$(VERSION) --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .; done
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

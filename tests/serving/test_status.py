@@ -20,9 +20,11 @@ from perfuse.errors import (
     InvalidArgument,
     NotFound,
     PerfuseError,
+    QuotaExceeded,
     ResourceExhausted,
     Unavailable,
 )
+from perfuse.quotas import exceeded
 from perfuse.serving.status import MAX_BYTES, MAX_VIOLATIONS, status_of
 from perfuse.serving.testing import serve
 from perfuse.v1 import errors_pb2
@@ -118,6 +120,21 @@ class TestRoundTrip:
             fault = kind("not now")
             fault.retry_after = 2.5
             assert from_rpc_error(await sent(fault)).retry_after == 2.5
+
+    async def test_a_quota_that_is_used_up_comes_back_as_it_was(self) -> None:
+        for retry_after in (None, 2.5):
+            fault = exceeded("acme", "images_per_minute", 12.9, "Wait", retry_after)
+            error = await sent(fault)
+            back = from_rpc_error(error)
+            assert isinstance(back, QuotaExceeded)
+            assert (back.quota, back.limit) == ("images_per_minute", 12)
+            assert (back.resource, back.retry_after) == ("tenants/acme", retry_after)
+            (detail,) = details(rich(error), error_details_pb2.QuotaFailure)
+            (violation,) = detail.violations
+            assert violation.quota_metric == "images_per_minute"
+            assert violation.description == str(fault)
+            told = details(rich(error), error_details_pb2.RetryInfo)
+            assert bool(told) is (retry_after is not None)
 
     async def test_a_fault_within_comes_back_without_its_words(self) -> None:
         error = await sent(ValueError("canary"))

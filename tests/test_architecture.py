@@ -107,6 +107,7 @@ ALLOWED: dict[str, set[str]] = {
     # Rules know SQL and no gRPC; only the edge of the service knows the wire.
     "perfuse_registry": {*RULES, "sqlalchemy"},
     "perfuse_registry.__main__": {*RULES, "perfuse.serving", "perfuse.v1"},
+    "perfuse_registry.consent_calls": {*RULES, "perfuse.serving", "perfuse.v1"},
     "perfuse_registry.installation_calls": {
         *(*RULES, "google", "perfuse.serving", "perfuse.v1"),
     },
@@ -179,7 +180,9 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_trainer": {*STORAGE, "perfuse_trainer"},
     "perfuse_trainer.__main__": {*STORAGE, "perfuse.serving", "perfuse_trainer"},
     "perfuse_trainer.learn_command": {"perfuse", "perfuse_trainer"},
-    "perfuse_trainer.migrations": {"perfuse_trainer", "alembic", "sqlalchemy"},
+    "perfuse_trainer.migrations": {
+        *("perfuse.storage.append_only", "perfuse_trainer", "alembic", "sqlalchemy"),
+    },
     "perfuse_trainer.runners": {"perfuse.errors", "perfuse_trainer.runners", "structlog"},
     "perfuse_trainer.runners.ray_actors": {
         *("perfuse.serving", "perfuse_trainer.runners", "perfuse_trainer.working", "ray"),

@@ -10,8 +10,10 @@ from uuid import uuid4
 
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from perfuse.adapter import digest
+from perfuse.v1 import consent_pb2
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.tables import ALIAS_MOVES, ALIASES, BASE_MODELS, CONCEPTS, VERSIONS
 from registry import samples
@@ -74,6 +76,27 @@ def delete_alias(tenant: Tenant) -> None:
 
 def create_alias(tenant: Tenant) -> None:
     tenant.alias("prod", wire.Version(name=f"{tom(tenant)}/versions/1"))
+
+
+def with_likeness(tenant: Tenant) -> None:
+    tenant.concept("tom", likeness=True)
+
+
+def consent_request(tenant: Tenant) -> consent_pb2.CreateConsentRequest:
+    return consent_pb2.CreateConsentRequest(
+        parent=tom(tenant),
+        consent_id="given",
+        consent=consent_pb2.Consent(
+            giver="Erika Mustermann",
+            scopes=[consent_pb2.CONSENT_SCOPE_TRAIN],
+            expire_time=Timestamp(seconds=32_500_000_000),
+        ),
+    )
+
+
+def with_consent(tenant: Tenant) -> None:
+    with_likeness(tenant)
+    tenant.call.CreateConsent(consent_request(tenant))
 
 
 def base_model(tenant: Tenant) -> wire.CreateBaseModelRequest:
@@ -167,6 +190,17 @@ MUTATIONS = {
         lambda request: request.MergeFrom(wire.DeleteAliasRequest(etag='"other"')),
         create_alias,
     ),
+    "CreateConsent": Mutation(
+        after(with_likeness, lambda tenant: consent_request(tenant)),
+        lambda request: request.consent.MergeFrom(consent_pb2.Consent(giver="another")),
+        delete_concept,
+    ),
+    "RevokeConsent": Mutation(
+        after(with_consent, lambda tenant: consent_pb2.RevokeConsentRequest(
+            name=f"{tom(tenant)}/consents/given")),
+        lambda request: request.MergeFrom(consent_pb2.RevokeConsentRequest(etag='"other"')),
+        delete_concept,
+    ),
     "CreateBaseModel": Mutation(
         base_model,
         lambda request: request.base_model.MergeFrom(wire.BaseModel(display_name="another")),
@@ -190,7 +224,9 @@ def test_every_mutation_is_here() -> None:
         name for name, method in METHODS.items() if "request_id" in method.input_type.fields_by_name
     }
     changing = {
-        name for name in METHODS if name.startswith(("Create", "Update", "Delete", "Undelete"))
+        name
+        for name in METHODS
+        if name.startswith(("Create", "Update", "Delete", "Undelete", "Revoke"))
     }
     assert MUTATIONS.keys() == taking == changing
 

@@ -7,14 +7,31 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from perfuse.serving.guard import unguarded
 from perfuse.serving.roles import GRANTED_BY
+from perfuse.v1 import consent_pb2
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.servicer import RegistryServicer
-from perfuse_registry.tables import ALIAS_MOVES, ALIASES, BLOBS, CONCEPTS, VERSIONS
+from perfuse_registry.tables import (
+    ALIAS_MOVES,
+    ALIASES,
+    BLOBS,
+    CONCEPTS,
+    CONSENTS,
+    GRANTS,
+    VERSIONS,
+)
 from registry import samples
 from registry.served import BASE_MODEL, METHODS, Client, Installation, Refusal, Tenant, refused
+
+CONSENT = consent_pb2.Consent(
+    giver="Erika Mustermann",
+    scopes=[consent_pb2.CONSENT_SCOPE_TRAIN],
+    expire_time=Timestamp(seconds=32_500_000_000),
+)
 
 # For each rpc that names what is a tenant's: the request of a caller of the tenant `own` that
 # names what is `theirs`: concept tom, its version 1, the alias prod.
@@ -75,6 +92,32 @@ NAMING: dict[str, Callable[[str, str], Message]] = {
     "ListAliasMoves": lambda own, theirs: wire.ListAliasMovesRequest(
         parent=f"{theirs}/concepts/tom/aliases/prod"
     ),
+    "CreateGrant": lambda own, theirs: wire.CreateGrantRequest(
+        parent=f"{theirs}/concepts/tom",
+        grant_id="mine",
+        grant=wire.Grant(access=wire.GRANT_ACCESS_READ),
+    ),
+    "GetGrant": lambda own, theirs: wire.GetGrantRequest(
+        name=f"{theirs}/concepts/tom/grants/friend"
+    ),
+    "ListGrants": lambda own, theirs: wire.ListGrantsRequest(parent=f"{theirs}/concepts/tom"),
+    "DeleteGrant": lambda own, theirs: wire.DeleteGrantRequest(
+        name=f"{theirs}/concepts/tom/grants/friend"
+    ),
+    "CreateConsent": lambda own, theirs: consent_pb2.CreateConsentRequest(
+        parent=f"{theirs}/concepts/eri", consent=CONSENT
+    ),
+    "GetConsent": lambda own, theirs: consent_pb2.GetConsentRequest(
+        name=f"{theirs}/concepts/eri/consents/given"
+    ),
+    "ListConsents": lambda own, theirs: consent_pb2.ListConsentsRequest(
+        parent=f"{theirs}/concepts/eri"
+    ),
+    "RevokeConsent": lambda own, theirs: consent_pb2.RevokeConsentRequest(
+        name=f"{theirs}/concepts/eri/consents/given"
+    ),
+    "ListReceivedGrants": lambda own, theirs: wire.ListReceivedGrantsRequest(parent=theirs),
+    "GetStorageUsage": lambda own, theirs: wire.GetStorageUsageRequest(name=theirs),
     "CheckCompatibility": lambda own, theirs: wire.CheckCompatibilityRequest(
         version=f"{theirs}/concepts/tom/versions/1", base_model=BASE_MODEL
     ),
@@ -82,10 +125,11 @@ NAMING: dict[str, Callable[[str, str], Message]] = {
         parent=own, versions=[f"{theirs}/concepts/tom/versions/1"]
     ),
 }
-# Those that name nothing of any tenant's.
+# Those that name nothing of any tenant's; what ListAuditEvents names, `test_audit` looks at.
 NAMELESS = {"CreateBaseModel", "GetBaseModel", "ListBaseModels", "DeleteBaseModel",
-            "VerifyIntegrity", "CollectGarbage"}  # fmt: skip
+            "VerifyIntegrity", "CollectGarbage", "ListAuditEvents"}  # fmt: skip
 OPERATORS = {"CreateBaseModel", "DeleteBaseModel", "VerifyIntegrity", "CollectGarbage"}
+ADMINS = {"CreateGrant", "DeleteGrant"}
 CHANGING = {
     name for name, method in METHODS.items() if "request_id" in method.input_type.fields_by_name
 }
@@ -131,7 +175,7 @@ def request_of(method: str) -> Any:
         return wire.VerifyIntegrityRequest(tenant="nobody")
     if method == "CollectGarbage":
         return wire.CollectGarbageRequest(dry_run=True)
-    return getattr(wire, METHODS[method].input_type.name)()
+    return GetMessageClass(METHODS[method].input_type)()
 
 
 def answer(client: Client, method: str, request: Message) -> Refusal | None:
@@ -155,9 +199,10 @@ def told(client: Client, method: str, request: Message, *names: str) -> tuple[ob
 
 def rows(tenant: Tenant) -> list[Any]:
     behind = tenant.installation
-    (concept,) = behind.rows(CONCEPTS, tenant=tenant.id)
+    concepts = behind.rows(CONCEPTS, tenant=tenant.id)
     found = [behind.rows(table, tenant=tenant.id) for table in (CONCEPTS, VERSIONS, BLOBS)]
-    return [*found, *(behind.rows(table, concept=concept.id) for table in (ALIASES, ALIAS_MOVES))]
+    within = (ALIASES, ALIAS_MOVES, GRANTS, CONSENTS)
+    return [*found, *(behind.rows(t, concept=each.id) for t in within for each in concepts)]
 
 
 class TestNames:
@@ -168,6 +213,13 @@ class TestNames:
         made.concept()
         made.alias("prod", made.version(0))
         made.version(2)
+        made.grant("friend")
+        made.concept("eri", likeness=True)
+        made.call.CreateConsent(
+            consent_pb2.CreateConsentRequest(
+                parent=f"{made.name}/concepts/eri", consent_id="given", consent=CONSENT
+            )
+        )
         return made
 
     def test_every_rpc_is_here(self) -> None:
@@ -191,9 +243,11 @@ class TestNames:
     ) -> None:
         before = rows(victim)
         names = [victim.name, "tenants/nobody-at-all"]
-        if method not in {"CreateConcept", "ListConcepts"}:  # which one's own parent is there for
+        # Of which one's own is there.
+        if method not in {"CreateConcept", "ListConcepts", "ListReceivedGrants", "GetStorageUsage"}:
             names.append(acme.name)
-        answers = [told(acme.call, method, request_for(acme.name, name), name) for name in names]
+        call = acme.admin
+        answers = [told(call, method, request_for(acme.name, name), name) for name in names]
         assert answers[0][0] == "NOT_FOUND"
         assert victim.id not in repr(answers[0])
         assert all(answer == answers[0] for answer in answers)
@@ -265,7 +319,11 @@ class TestRoles:
     def test_roles_are_what_the_proto_says(self, acme: Tenant, method: str) -> None:
         if method in OPERATORS:
             may = {"operator"}
-        elif method in CHANGING:
+        elif method in ADMINS:
+            may = {"admin"}
+        elif method == "ListAuditEvents":
+            may = {"admin", "operator"}
+        elif method in CHANGING or "Consent" in method:
             may = {"publisher", "admin"}
         else:
             may = {"reader", "renderer", "trainer", "publisher", "admin"}

@@ -22,6 +22,7 @@ from perfuse.errors import DeadlineExceeded, InvalidArgument
 from perfuse.names import ImageSetName
 from perfuse.storage.blobs import INCOMING
 from perfuse.storage.moments import now
+from perfuse.storage.mutation import Mutation
 from perfuse.v1 import trainer_pb2 as wire
 from perfuse_trainer import sweeping
 from perfuse_trainer.resources import ENDED, EventKind, RunState
@@ -232,7 +233,7 @@ def test_nothing_that_an_upload_commits_is_swept(alone: Installation, acme: Tena
             sweeps.sweep()
 
     def images_of_an_upload(pause: float) -> int:
-        upload = uploads.open(acme.id, ImageSetName.parse(acme.image_set().name))
+        upload = uploads.open(Mutation(acme.id, "t"), ImageSetName.parse(acme.image_set().name))
         try:
             upload.begin()
             upload.add("a.png", sent(PICTURE))
@@ -279,6 +280,7 @@ from perfuse.names import ImageSetName
 from perfuse.adapter import digest
 from perfuse.storage.blobs_directory import DirectoryBlobs
 from perfuse.storage.database import Database
+from perfuse.storage.mutation import Mutation
 from perfuse_trainer.sets.upload import SentFile
 from perfuse_trainer.sets.uploads import Uploads
 from perfuse_trainer.vault import MAX_BLOB_BYTES, Vault
@@ -287,7 +289,7 @@ url, folder, name, moment = sys.argv[1:]
 name = ImageSetName.parse(name)
 database = Database(url)
 blobs = DirectoryBlobs(folder, max_bytes=MAX_BLOB_BYTES)
-upload = Uploads(database, Vault(blobs)).open(name.tenant, name)
+upload = Uploads(database, Vault(blobs)).open(Mutation(name.tenant, "t"), name)
 upload.begin()
 data = sys.stdin.buffer.read()
 file = SentFile(data, digest(data))

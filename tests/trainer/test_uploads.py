@@ -510,7 +510,9 @@ def test_a_set_whose_time_is_over_takes_no_more_images(acme: Tenant) -> None:
 
 def opened(tenant: Tenant, made: wire.ImageSet, *pictures: tuple[str, bytes]) -> Upload:
     """An upload that has taken these pictures in and is yet to be committed."""
-    upload = tenant.installation.uploads.open(tenant.id, ImageSetName.parse(made.name))
+    upload = tenant.installation.uploads.open(
+        Mutation(tenant.id, "t"), ImageSetName.parse(made.name)
+    )
     upload.begin()
     for name, data in pictures:
         upload.add(name, sent(data))
@@ -692,14 +694,14 @@ def test_so_many_uploads_at_a_time(installation: Installation, acme: Tenant, riv
     few = Uploads(installation.database, installation.vault, most=3, most_of_tenant=2)
     mine, theirs = (ImageSetName.parse(each.image_set().name) for each in (acme, rival))
     with pytest.raises(NotFound):
-        few.open(acme.id, theirs)
-    running = [few.open(acme.id, mine), few.open(acme.id, mine)]
+        few.open(Mutation(acme.id, "t"), theirs)
+    running = [few.open(Mutation(acme.id, "t"), mine), few.open(Mutation(acme.id, "t"), mine)]
     with pytest.raises(ResourceExhausted, match="2 uploads of yours") as caught:
-        few.open(acme.id, mine)
+        few.open(Mutation(acme.id, "t"), mine)
     assert caught.value.retry_after
-    running.append(few.open(rival.id, theirs))
+    running.append(few.open(Mutation(rival.id, "t"), theirs))
     with pytest.raises(ResourceExhausted, match="3 in all"):
-        few.open(rival.id, theirs)
+        few.open(Mutation(rival.id, "t"), theirs)
     for upload in running:
         upload.abandon()
         upload.abandon()
@@ -713,7 +715,7 @@ def test_an_upload_that_took_too_long_makes_nothing(acme: Tenant) -> None:
     hasty = Uploads(
         acme.installation.database, acme.installation.vault, limit=timedelta(seconds=1.5)
     )
-    upload = hasty.open(acme.id, ImageSetName.parse(acme.image_set().name))
+    upload = hasty.open(Mutation(acme.id, "t"), ImageSetName.parse(acme.image_set().name))
     upload.begin()
     upload.add("a.png", sent(PICTURE))
     assert upload.remaining > 0
@@ -736,7 +738,9 @@ class Forgetful(Database):
 def test_a_lost_answer_of_the_database_loses_no_bytes(acme: Tenant) -> None:
     made = acme.image_set()
     database = Forgetful(acme.installation.storage.url)
-    upload = Uploads(database, acme.installation.vault).open(acme.id, ImageSetName.parse(made.name))
+    upload = Uploads(database, acme.installation.vault).open(
+        Mutation(acme.id, "t"), ImageSetName.parse(made.name)
+    )
     try:
         upload.begin()
         upload.add("a.png", sent(PICTURE))
@@ -771,7 +775,9 @@ class FullStore:
 def test_a_store_that_fails_leaves_nothing(acme: Tenant) -> None:
     made = acme.image_set()
     vault = Vault(FullStore(acme.installation.vault, 2))  # type: ignore[arg-type]
-    upload = Uploads(acme.installation.database, vault).open(acme.id, ImageSetName.parse(made.name))
+    upload = Uploads(acme.installation.database, vault).open(
+        Mutation(acme.id, "t"), ImageSetName.parse(made.name)
+    )
     with nothing_left(acme):
         upload.begin()
         upload.add("a.png", sent(PICTURE))

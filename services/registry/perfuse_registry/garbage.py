@@ -20,6 +20,7 @@ waited for a lock answers from before its wait.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -42,18 +43,23 @@ from sqlalchemy import (
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
+from perfuse_registry.catalog.usage import count_off, recount
 from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import (
     ALIAS_MOVES,
     ALIASES,
     BLOBS,
     CONCEPTS,
+    CONSENTS,
+    GRANTS,
     LEASES,
     REQUESTS,
+    REVOCATIONS,
     VERSIONS,
 )
 
 _BATCH = 200
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -80,6 +86,7 @@ class Garbage:
             the grace is shorter.
         request_retention: How long a `request_id` is remembered.
         on_run: Told what each run did that was no trial, or None where it failed.
+        forget_events: Removes what of the record of who did what is older than it is kept.
     """
 
     def __init__(
@@ -91,6 +98,7 @@ class Garbage:
         request_retention: timedelta = timedelta(days=2),
         *,
         on_run: Callable[[Collected | None], object] = lambda done: None,
+        forget_events: Callable[[], object] = lambda: None,
     ) -> None:
         self._on_run = on_run
         self._database = database
@@ -98,6 +106,7 @@ class Garbage:
         self._grace = grace
         self._unfinished = max(grace, lease)
         self._request_retention = request_retention
+        self._forget_events = forget_events
 
     def collect(self, *, dry_run: bool = False) -> Collected:
         """One run.
@@ -122,10 +131,18 @@ class Garbage:
         self._condemn(moment, done, dry_run)
         self._forget_requests(moment, done, dry_run)
         if not dry_run:
+            self._recount()
             self._adopt_strangers(moment)
             self._blobs.sweep_strays(moment - self._unfinished)
             reach("garbage.swept")
         return done
+
+    def _recount(self) -> None:
+        """Count anew what tenants keep, should something have gone past the counting."""
+        tenants = select(CONCEPTS.c.tenant).distinct()
+        for tenant in self._database.read(lambda connection: connection.scalars(tenants).all()):
+            if self._database.transact(partial(recount, tenant=tenant)):
+                _log.warning("what a tenant keeps was counted wrong, and is right now")
 
     def _purge_concepts(self, moment: datetime, done: Collected, dry_run: bool) -> None:
         due = select(CONCEPTS.c.id).where(CONCEPTS.c.purge_time <= moment)
@@ -227,6 +244,7 @@ class Garbage:
                 lambda connection: connection.execute(count).scalar_one()
             )
             return
+        self._forget_events()
         done.expired_requests = self._database.transact(
             lambda connection: connection.execute(delete(REQUESTS).where(old)).rowcount
         )
@@ -304,7 +322,17 @@ def _purge(connection: Connection, concept: int, moment: datetime) -> bool:
         .where(BLOBS.c.digest.in_(digests), BLOBS.c.tenant.in_(tenants))
         .values(touch_time=moment)
     )
-    for table in (ALIASES, ALIAS_MOVES, VERSIONS):
+    size = select(func.coalesce(func.sum(VERSIONS.c.size_bytes), 0)).where(
+        VERSIONS.c.concept == concept
+    )
+    count_off(
+        connection,
+        connection.execute(tenants).scalar_one(),
+        size=int(connection.execute(size).scalar_one()),
+    )
+    consents = select(CONSENTS.c.id).where(CONSENTS.c.concept == concept)
+    connection.execute(delete(REVOCATIONS).where(REVOCATIONS.c.consent.in_(consents)))
+    for table in (ALIASES, ALIAS_MOVES, GRANTS, CONSENTS, VERSIONS):
         connection.execute(delete(table).where(table.c.concept == concept))
     connection.execute(delete(CONCEPTS).where(CONCEPTS.c.id == concept))
     reach("garbage.purge_uncommitted")

@@ -20,6 +20,7 @@ class InstallationCalls(RegistryServiceServicer):
 
     def __init__(self, registry: Registry, edge: Edge) -> None:
         self.edge = edge
+        edge.on_refusal = registry.audit.refused
         self._registry = registry
 
     # Base models.
@@ -98,12 +99,15 @@ class InstallationCalls(RegistryServiceServicer):
     async def CollectGarbage(
         self, request: wire.CollectGarbageRequest, call: Call
     ) -> wire.CollectGarbageResponse:
-        return messages.collected(
-            await call.in_thread(self._registry.garbage.collect, dry_run=request.dry_run)
-        )
+        collected = await call.in_thread(self._registry.garbage.collect, dry_run=request.dry_run)
+        if not request.dry_run:
+            await call.in_thread(self._registry.audit.record, mutation(call, ""), "CollectGarbage")
+        return messages.collected(collected)
 
 
 def mutation(call: Call, request_id: str) -> Mutation:
     """Who changes something, and under which id it is done once."""
     # A UUID is the same in capitals.
-    return Mutation(call.caller.tenant, call.caller.subject, request_id.lower())
+    return Mutation(
+        call.caller.tenant, call.caller.subject, request_id.lower(), call.request_id, call.peer
+    )

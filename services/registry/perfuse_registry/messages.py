@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from perfuse.errors import InvalidArgument
 from perfuse.storage.listing import Query
 from perfuse.storage.moments import now
+from perfuse.v1 import consent_pb2
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.catalog import resources
 from perfuse_registry.catalog.checks import BlendCheck
@@ -20,6 +21,14 @@ from perfuse_registry.garbage import Collected
 from perfuse_registry.integrity import Report
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ACCESS = {
+    resources.Access.RENDER: wire.GRANT_ACCESS_RENDER,
+    resources.Access.READ: wire.GRANT_ACCESS_READ,
+}
+_SCOPES = {
+    resources.Scope.TRAIN: consent_pb2.CONSENT_SCOPE_TRAIN,
+    resources.Scope.RENDER: consent_pb2.CONSENT_SCOPE_RENDER,
+}
 _KEY_LOCKS = {
     "LOCAL": wire.KEY_LOCK_LOCAL,
     "TRAINED_K": wire.KEY_LOCK_TRAINED_K,
@@ -42,6 +51,9 @@ def concept(value: resources.Concept) -> wire.Concept:
         delete_time=_timestamp(value.delete_time),
         purge_time=_timestamp(value.purge_time),
         etag=value.etag,
+        likeness=value.likeness,
+        train_consent_expire_time=_timestamp(value.train_until),
+        render_consent_expire_time=_timestamp(value.render_until),
     )
 
 
@@ -71,9 +83,63 @@ def version(value: resources.Version, into: wire.Version | None = None) -> wire.
     told.temperature = value.temperature
     told.training_run = value.training_run
     told.description = value.description
+    if value.likeness:
+        told.likeness = True
+        if value.render_until is not None:
+            _tell(told.render_consent_expire_time, value.render_until)
     for known, fields in ((value.training, told.training), (value.labels, told.labels)):
         for key, text in known.items():
             fields[key] = text
+    return told
+
+
+def consent(value: resources.Consent) -> consent_pb2.Consent:
+    """A consent for the wire, as it stands at this moment."""
+    moment = now()
+    state = consent_pb2.CONSENT_STATE_ACTIVE
+    if value.revoke_time is not None:
+        state = consent_pb2.CONSENT_STATE_REVOKED
+    elif value.expire_time <= moment:
+        state = consent_pb2.CONSENT_STATE_EXPIRED
+    elif value.start_time > moment:
+        state = consent_pb2.CONSENT_STATE_PENDING
+    scopes = ((value.train, resources.Scope.TRAIN), (value.render, resources.Scope.RENDER))
+    return consent_pb2.Consent(
+        name=str(value.name),
+        uid=value.uid,
+        giver=value.giver,
+        scopes=[_SCOPES[scope] for given, scope in scopes if given],
+        start_time=_timestamp(value.start_time),
+        expire_time=_timestamp(value.expire_time),
+        revoke_time=_timestamp(value.revoke_time),
+        state=state,
+        recorder=value.recorder,
+        revoker=value.revoker,
+        create_time=_timestamp(value.create_time),
+        update_time=_timestamp(value.revoke_time or value.create_time),
+        etag=value.etag,
+    )
+
+
+def scopes(sent: Iterable[int]) -> set[resources.Scope]:
+    """What a consent is to allow."""
+    return {scope for scope, number in _SCOPES.items() if number in sent}
+
+
+def moment(sent: Message, field: str) -> datetime | None:
+    """A moment that a caller gave; None where it is unset.
+
+    Raises:
+        InvalidArgument: it is none that there is.
+    """
+    if not sent.HasField(field):
+        return None
+    try:
+        told: datetime = getattr(sent, field).ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidArgument.in_field(
+            f"consent.{field}", "it is no moment from the year 1 to 9999; give one"
+        ) from None
     return told
 
 
@@ -100,6 +166,33 @@ def alias_move(value: resources.AliasMove, parent: Any) -> wire.AliasMove:
         to_version=named(value.to_number),
         move_time=_timestamp(value.move_time),
         mover=value.mover,
+    )
+
+
+def grant(value: resources.Grant) -> wire.Grant:
+    """A grant for the wire."""
+    return wire.Grant(
+        name=str(value.name),
+        uid=value.uid,
+        access=_ACCESS[value.access],
+        super_category=value.super_category,
+        create_time=_timestamp(value.create_time),
+        update_time=_timestamp(value.create_time),
+        etag=value.etag,
+    )
+
+
+def access(sent: wire.GrantAccess) -> resources.Access:
+    """What a grant is to allow.
+
+    Raises:
+        InvalidArgument: it does not say.
+    """
+    for known, value in _ACCESS.items():
+        if value == sent:
+            return known
+    raise InvalidArgument.in_field(
+        "grant.access", "it says nothing; choose GRANT_ACCESS_RENDER or GRANT_ACCESS_READ"
     )
 
 
@@ -151,8 +244,9 @@ def blend_check(value: BlendCheck) -> wire.CheckBlendResponse:
             wire.ConceptPair(
                 first=str(pair.first),
                 second=str(pair.second),
-                cosine=pair.cosine,
+                cosine=0.0 if pair.withheld else pair.cosine,
                 too_close=pair.too_close,
+                cosine_withheld=pair.withheld,
             )
             for pair in value.pairs
         ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from perfuse.quotas import Quotas
+from perfuse.storage.audit import AuditTrail
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import Database
 from perfuse.storage.listing import Lists
@@ -13,6 +15,10 @@ from perfuse_registry.catalog.aliases import Aliases
 from perfuse_registry.catalog.base_models import BaseModels
 from perfuse_registry.catalog.checks import Checks
 from perfuse_registry.catalog.concepts import Concepts
+from perfuse_registry.catalog.consents import Consents
+from perfuse_registry.catalog.grants import Grants
+from perfuse_registry.catalog.requests import AUDIT
+from perfuse_registry.catalog.usage import Usage
 from perfuse_registry.catalog.versions import Versions
 from perfuse_registry.garbage import Garbage
 from perfuse_registry.integrity import Integrity
@@ -27,7 +33,9 @@ class Registry:
     Args:
         database: At this release's revision.
         blobs: Where adapters are.
-        concept_retention, garbage_grace, request_retention, lease: See `RegistrySettings`.
+        concept_retention, garbage_grace, request_retention, lease, audit_retention: See
+            `RegistrySettings`.
+        quotas: What tenants may keep; by default as much as they like.
         measures: Counts what is done; its own by default, which nobody reads.
 
     Raises:
@@ -43,6 +51,8 @@ class Registry:
         garbage_grace: timedelta = timedelta(days=2),
         request_retention: timedelta = timedelta(days=2),
         lease: timedelta = timedelta(hours=1),
+        audit_retention: timedelta = timedelta(days=400),
+        quotas: Quotas | None = None,
         measures: Measures | None = None,
     ) -> None:
         SCHEMA.require_revision(database)
@@ -50,9 +60,13 @@ class Registry:
         self._database = database
         self._blobs = blobs
         lists = Lists(database, PageTokens(page_token_key(database)))
-        self.concepts = Concepts(database, lists, concept_retention)
-        self.versions = Versions(database, blobs, lists, lease)
+        self.usage = Usage(database, quotas or Quotas())
+        self.concepts = Concepts(database, lists, concept_retention, self.usage)
+        self.versions = Versions(database, blobs, lists, lease, self.usage)
         self.aliases = Aliases(database, lists)
+        self.grants = Grants(database, lists)
+        self.consents = Consents(database, lists)
+        self.audit = AuditTrail(database, lists, AUDIT, audit_retention)
         self.base_models = BaseModels(database, lists)
         self.checks = Checks(self.versions, self.base_models)
         self.garbage = Garbage(
@@ -62,6 +76,7 @@ class Registry:
             lease,
             request_retention,
             on_run=measures.collection,
+            forget_events=self.audit.forget,
         )
         self.integrity = Integrity(database, blobs)
 
@@ -93,6 +108,8 @@ class Registry:
                 garbage_grace=settings.garbage_grace,
                 request_retention=settings.request_retention,
                 lease=settings.lease,
+                audit_retention=settings.audit_retention,
+                quotas=Quotas(settings.quota_file),
                 measures=measures,
             )
         except BaseException:

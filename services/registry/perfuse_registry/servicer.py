@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from perfuse.names import (
     AliasName,
@@ -17,10 +18,12 @@ from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry import messages
 from perfuse_registry.catalog import concepts, versions
 from perfuse_registry.catalog.ownership import require_own
-from perfuse_registry.installation_calls import InstallationCalls, mutation
+from perfuse_registry.consent_calls import ConsentCalls
+from perfuse_registry.installation_calls import mutation
+from perfuse_registry.sharing_calls import SharingCalls
 
 
-class RegistryServicer(InstallationCalls):
+class RegistryServicer(SharingCalls, ConsentCalls):
     """Answers the Registry's calls; the caller's tenant comes from the edge."""
 
     # Concepts.
@@ -36,6 +39,7 @@ class RegistryServicer(InstallationCalls):
             display_name=sent.display_name,
             description=sent.description,
             labels=dict(sent.labels),
+            likeness=sent.likeness,
         )
         return messages.concept(made)
 
@@ -66,7 +70,9 @@ class RegistryServicer(InstallationCalls):
             mutation(call, request.request_id),
             ConceptName.parse(sent.name, "concept.name"),
             sent.etag,
-            messages.changes(sent, request.update_mask, concepts.MUTABLE, {"super_category"}),
+            messages.changes(
+                sent, request.update_mask, concepts.MUTABLE, {"super_category", "likeness"}
+            ),
         )
         return messages.concept(changed)
 
@@ -173,6 +179,7 @@ class RegistryServicer(InstallationCalls):
             call.caller.tenant,
             VersionName.parse(request.name),
             request.known_digest,
+            custodian=call.through_custodian,
         )
         response = wire.DownloadAdapterResponse(adapter=data or b"", not_modified=data is None)
         messages.version(version, response.version)
@@ -249,4 +256,4 @@ class RegistryServicer(InstallationCalls):
 def request_kinds() -> list[type[Message]]:
     """Every kind of request, so that their rules can be compiled before the first call."""
     service = wire.DESCRIPTOR.services_by_name["RegistryService"]
-    return [getattr(wire, method.input_type.name) for method in service.methods]
+    return [GetMessageClass(method.input_type) for method in service.methods]

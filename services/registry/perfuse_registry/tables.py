@@ -47,10 +47,13 @@ class ConceptRow(Base, table=True):
     uid: str = Field(max_length=36)
     display_name: str
     super_category: str
+    likeness: bool
     description: str
     labels: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
     next_number: int = Field(sa_column=Column(BigInteger, nullable=False))
     latest_number: int | None = Field(sa_column=Column(BigInteger, nullable=True))
+    # Of its versions; counted with their numbers, for quotas.
+    size_bytes: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
     revision: int
     create_time: datetime = moment()
     update_time: datetime = moment()
@@ -133,6 +136,25 @@ class AliasMoveRow(Base, table=True):
     move_time: datetime = moment()
 
 
+class GrantRow(Base, table=True):
+    """What another tenant may do with a concept."""
+
+    __tablename__ = "grants"
+    __table_args__ = (
+        UniqueConstraint("concept", "grantee"),
+        ForeignKeyConstraint(["concept"], ["concepts.id"]),
+        # What was granted to a tenant, the oldest first.
+        Index(None, "grantee", "id"),
+    )
+
+    id: int = key()
+    concept: int = Field(sa_column=Column(BigInteger, nullable=False))
+    grantee: str = identifier()
+    access: str = Field(max_length=16)
+    uid: str = Field(max_length=36)
+    create_time: datetime = moment()
+
+
 class BaseModelRow(Base, table=True):
     """One base model, the same for all tenants."""
 
@@ -195,6 +217,57 @@ class RequestRow(Base, table=True):
     done_time: datetime = moment(index=True)
 
 
+class ConsentRow(Base, table=True):
+    """A person's consent to the use of a likeness; never changed."""
+
+    __tablename__ = "consents"
+    __table_args__ = (
+        UniqueConstraint("concept", "consent_id"),
+        ForeignKeyConstraint(["concept"], ["concepts.id"]),
+    )
+
+    id: int = key()
+    concept: int = Field(sa_column=Column(BigInteger, nullable=False))
+    consent_id: str = identifier()
+    uid: str = Field(max_length=36)
+    giver: str
+    train: bool
+    render: bool
+    start_time: datetime = moment()
+    expire_time: datetime = moment()
+    recorder: str
+    create_time: datetime = moment()
+
+
+class RevocationRow(Base, table=True):
+    """That a consent was taken back; never changed."""
+
+    __tablename__ = "consent_revocations"
+    __table_args__ = (ForeignKeyConstraint(["consent"], ["consents.id"]),)
+
+    consent: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    revoker: str
+    revoke_time: datetime = moment()
+
+
+class AuditEventRow(Base, table=True):
+    """One mutation that was done or refused; see `perfuse.storage.audit`."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (Index(None, "tenant", "id"),)
+
+    id: int = key()
+    event_time: datetime = moment()
+    tenant: str = identifier()
+    subject: str
+    rpc: str
+    resource: str
+    code: str
+    request_id: str
+    call_id: str
+    peer: str
+
+
 class SecretRow(Base, table=True):
     """A secret that all replicas of one installation share."""
 
@@ -208,8 +281,12 @@ CONCEPTS = table_of(ConceptRow)
 VERSIONS = table_of(VersionRow)
 ALIASES = table_of(AliasRow)
 ALIAS_MOVES = table_of(AliasMoveRow)
+GRANTS = table_of(GrantRow)
 BASE_MODELS = table_of(BaseModelRow)
 BLOBS = table_of(BlobRow)
 LEASES = table_of(LeaseRow)
 REQUESTS = table_of(RequestRow)
+CONSENTS = table_of(ConsentRow)
+REVOCATIONS = table_of(RevocationRow)
+AUDIT_EVENTS = table_of(AuditEventRow)
 SECRETS = table_of(SecretRow)

@@ -1,10 +1,12 @@
-"""The Trainer's own memory of requests."""
+"""The Trainer's own memory of requests, and its record of what they did."""
 
 from __future__ import annotations
 
+from perfuse.storage.audit import Audit
 from perfuse.storage.requests import Requests
-from perfuse_trainer.tables import REQUESTS
+from perfuse_trainer.tables import AUDIT_EVENTS, REQUESTS
 
-_REQUESTS = Requests(REQUESTS)
+AUDIT = Audit(AUDIT_EVENTS)
+_REQUESTS = Requests(REQUESTS, AUDIT)
 once = _REQUESTS.once
 replayed = _REQUESTS.replayed

@@ -57,6 +57,7 @@ async def serve(settings: TrainerSettings) -> None:
     def sweep() -> None:
         try:
             measures.sweep(sweeper.sweep())
+            trainer.audit.forget()
         except Exception:
             measures.sweep(None)
             raise

@@ -160,6 +160,24 @@ class RequestRow(Base, table=True):
     done_time: datetime = moment(index=True)
 
 
+class AuditEventRow(Base, table=True):
+    """One mutation that was done or refused; see `perfuse.storage.audit`."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (Index(None, "tenant", "id"),)
+
+    id: int = key()
+    event_time: datetime = moment()
+    tenant: str = identifier()
+    subject: str
+    rpc: str
+    resource: str
+    code: str
+    request_id: str
+    call_id: str
+    peer: str
+
+
 class SecretRow(Base, table=True):
     """A secret that all replicas of one installation share."""
 
@@ -174,4 +192,5 @@ IMAGES = table_of(ImageRow)
 RUNS = table_of(RunRow)
 EVENTS = table_of(EventRow)
 REQUESTS = table_of(RequestRow)
+AUDIT_EVENTS = table_of(AuditEventRow)
 SECRETS = table_of(SecretRow)

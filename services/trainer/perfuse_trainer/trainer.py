@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from perfuse.quotas import Quotas
+from perfuse.storage.audit import AuditTrail
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import Database
 from perfuse.storage.listing import Lists
 from perfuse.storage.paging import PageTokens
 from perfuse.storage.watching import Watch, WatchedBlobs
+from perfuse_trainer.requests import AUDIT
+from perfuse_trainer.runs.allowance import Allowance
 from perfuse_trainer.runs.runs import Runs
 from perfuse_trainer.schema import SCHEMA, page_token_key
 from perfuse_trainer.service_settings import TrainerSettings
@@ -21,19 +27,29 @@ class Trainer:
     Args:
         database: At this release's revision.
         blobs: Where files are, for files of up to `MAX_BLOB_BYTES`.
+        quotas: How many runs tenants may have under way; by default as many as they like.
+        audit_retention: How long who did what is kept.
 
     Raises:
         WrongRevision: the database is at another revision.
     """
 
-    def __init__(self, database: Database, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: BlobStore,
+        quotas: Quotas | None = None,
+        *,
+        audit_retention: timedelta = timedelta(days=400),
+    ) -> None:
         SCHEMA.require_revision(database)
         self.database = database
         self.vault = Vault(blobs)
         lists = Lists(database, PageTokens(page_token_key(database)))
         self.image_sets = ImageSets(database, self.vault, lists)
+        self.audit = AuditTrail(database, lists, AUDIT, audit_retention)
         self.uploads = Uploads(database, self.vault)
-        self.runs = Runs(database, self.vault, lists)
+        self.runs = Runs(database, self.vault, lists, Allowance(quotas or Quotas()))
 
     @classmethod
     def from_settings(cls, settings: TrainerSettings, watch: Watch | None = None) -> Trainer:
@@ -50,7 +66,12 @@ class Trainer:
         database = Database(url, settings.threads, watch=watch)
         try:
             store = settings.store(MAX_BLOB_BYTES)
-            return cls(database, store if watch is None else WatchedBlobs(store, watch))
+            return cls(
+                database,
+                store if watch is None else WatchedBlobs(store, watch),
+                Quotas(settings.quota_file),
+                audit_retention=settings.audit_retention,
+            )
         except BaseException:
             database.close()
             raise

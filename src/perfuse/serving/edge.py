@@ -26,14 +26,11 @@ method's row in `perfuse.serving.policy`. What a method raises becomes a status 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from contextlib import aclosing, suppress
+from typing import Any
 
 import grpc
 import structlog
@@ -49,77 +46,24 @@ from perfuse.errors import (
     Unavailable,
 )
 from perfuse.serving import logs
+from perfuse.serving.call import Call as Call
+from perfuse.serving.call import new_request_id
 from perfuse.serving.guard import Guard, full_name
 from perfuse.serving.identity import THROUGH, Authenticator, Caller, Peer, require_custodian
 from perfuse.serving.metrics import Metrics
 from perfuse.serving.policy import POLICY, Policy, Row
+from perfuse.serving.refused import Refused
 from perfuse.serving.status import REQUEST_ID, DeadlinePassed, code_of, status_of, to_grpc
 from perfuse.serving.threaded import Arriving, CallerGone, OnThread
 from perfuse.serving.threads import InPlace, Threads
 from perfuse.serving.tracing import CallSpan
 from perfuse.serving.validation import Malformed, Validator, refusal
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REQUEST_ID = re.compile(r"[!-~]{1,64}")
 # The longest that gRPC is waited for to cancel a call that it has closed already.
 _CANCELLATION_SECONDS = 5.0
 # Codes that are the service's fault: they are logged as errors, with what raised them.
 _FAULTS = {"INTERNAL", "UNKNOWN", "DATA_LOSS"}
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What a method knows of the call beside the request.
-
-    Attributes:
-        caller: Who calls.
-        request_id: Under which the call is logged and answered.
-        deadline: When the caller stops waiting, by `time.monotonic()`; None for never.
-        threads: Where synchronous code runs.
-        authorization: The credential as the call carried it, to ask other services on the
-            caller's behalf with it; it is in no representation.
-        peer: The address that it came from, as gRPC writes it.
-        through_custodian: Whether a service asks on the caller's behalf that vouched for itself as
-            one which keeps what it reads to itself.
-    """
-
-    caller: Caller
-    request_id: str
-    deadline: float | None
-    threads: Threads | InPlace
-    authorization: str = field(default="", repr=False)
-    peer: str = ""
-    through_custodian: bool = False
-
-    async def in_thread(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What synchronous code returns or raises, run on a thread; see `Threads.run`."""
-        return await self.threads.run(function, *args, **kwargs)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A call that would have changed something, and was refused.
-
-    Attributes:
-        caller: Who called.
-        rpc: Name of the method.
-        resource: What the request names first; empty where its role was not enough.
-        code: Of the status.
-        request_id: That would have made it safe to repeat.
-        call_id: Under which the call is logged.
-        peer: The address that it came from.
-    """
-
-    caller: Caller
-    rpc: str
-    resource: str
-    code: str
-    request_id: str
-    call_id: str
-    peer: str
 
 
 class Edge:
@@ -184,7 +128,7 @@ class Edge:
                     metadata[credential] = ""
         request_id = metadata.get(REQUEST_ID)
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-            request_id = _new_request_id()
+            request_id = new_request_id()
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         logs.request_id.set(request_id)
         span = CallSpan(self._tracer, method.name, metadata) if self._tracer else None
@@ -228,8 +172,11 @@ class Edge:
             except Exception as error:
                 fault = error
             code = code_of(fault)
-            if caller is not None and isinstance(fault, PerfuseError) and not method.row.reads:
-                await self._tell_refusal(method.row, caller, seen, code, request_id, context.peer())
+            if self.on_refusal is not None and caller is not None and not method.row.reads:
+                told = Refused.of(method.row, caller, seen, code, request_id, context.peer())
+                # A call that is refused for want of threads must not want one more.
+                with suppress(PerfuseError):
+                    await self.threads.run(self.on_refusal, told)
             await context.abort_with_status(to_grpc(status_of(fault, request_id), request_id))
         finally:
             if on_thread and code == "OK" and context.is_over():
@@ -308,26 +255,6 @@ class Edge:
             raise TypeError(f"{guard.name} returned a {type(response).__name__}, not a message")
         return response
 
-    async def _tell_refusal(
-        self, row: Row, caller: Caller, seen: list[Message], code: str, call_id: str, peer: str
-    ) -> None:
-        if self.on_refusal is None:
-            return
-        request = seen[0] if seen else None
-        given = str(getattr(request, "request_id", "")).lower()
-        refused = Refused(
-            caller,
-            row.rpc,
-            row.named(request),
-            code,
-            given if _UUID.fullmatch(given) else "",
-            call_id,
-            peer,
-        )
-        # A call that is refused for want of threads must not want one more.
-        with contextlib.suppress(PerfuseError):
-            await self.threads.run(self.on_refusal, refused)
-
     def _check(self, request: Message | Malformed) -> None:
         if isinstance(request, Malformed):
             raise InvalidArgument(
@@ -395,13 +322,6 @@ class _Method:
         if histogram is None:
             histogram = self._seconds[code] = self._metrics.seconds.labels(self.name, code)
         histogram.observe(seconds)
-
-
-def _new_request_id() -> str:
-    """A random UUID (version 4). It is no secret, so it needs none of the system's randomness."""
-    bits = random.getrandbits(128) & ~(0xF << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62
-    digits = f"{bits:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _twice(key: str, pairs: Sequence[tuple[str, str]]) -> bool:

@@ -194,6 +194,10 @@ POLICY = Policy(
             Row("DeleteGrant", ADMIN, own=("name",)),
             Row("ListReceivedGrants", READER, own=("parent",)),
             Row("GetStorageUsage", READER, own=("name",)),
+            Row("CreateConsent", PUBLISHER, own=("parent",)),
+            Row("GetConsent", PUBLISHER, own=("name",)),
+            Row("ListConsents", PUBLISHER, own=("parent",)),
+            Row("RevokeConsent", PUBLISHER, own=("name",)),
             Row("CreateBaseModel", OPERATOR),
             Row("GetBaseModel", READER),
             Row("ListBaseModels", READER),
@@ -202,6 +206,8 @@ POLICY = Policy(
             Row("CheckBlend", READER, own=("parent",), shared=("versions",)),
             Row("VerifyIntegrity", OPERATOR),
             Row("CollectGarbage", OPERATOR),
+            # The rule looks whose: an operator's parent may be every tenant.
+            Row("ListAuditEvents", ADMIN, shared=("parent",), operator=True),
         ),
         "perfuse.v1.TrainerService": (
             Row("CreateImageSet", TRAINER, own=("parent",)),
@@ -219,6 +225,7 @@ POLICY = Policy(
             Row("CancelTrainingRun", TRAINER, own=("name",)),
             Row("DeleteTrainingRun", TRAINER, own=("name",)),
             Row("WatchTrainingRun", READER, own=("name",)),
+            Row("ListAuditEvents", ADMIN, shared=("parent",), operator=True),
             Row("GetTrainingUsage", READER, own=("name",)),
         ),
         # What a prompt names, the Registry is asked for with the caller's own credential.

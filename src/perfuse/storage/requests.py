@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -13,20 +12,13 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, Table, bindparam, insert, select
 
 from perfuse.errors import PerfuseError, RequestIdReused
+from perfuse.storage.audit import Audit
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
+from perfuse.storage.mutation import Mutation as Mutation
 from perfuse.storage.prepared import Prepared
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """Who changes something, and under which `request_id`; an empty one is not remembered."""
-
-    tenant: str
-    mover: str
-    request_id: str = ""
 
 
 class _DoneMeanwhile(Exception):
@@ -38,14 +30,16 @@ class _DoneMeanwhile(Exception):
 
 
 class Requests:
-    """Remembers what was answered.
+    """Remembers what was answered, and records what was done.
 
     Args:
         table: With columns tenant, method, request_id, fingerprint, answer and done_time, the
             first three of them its key.
+        audit: Where each mutation's event goes, once, in its transaction.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, audit: Audit) -> None:
+        self._audit = audit
         self._remember = Prepared(insert(table), table.c.keys())
         self._recall = Prepared(
             select(table.c.fingerprint, table.c.answer).where(
@@ -75,7 +69,8 @@ class Requests:
             database: Where.
             mutation: Who asks, with the `request_id`; without one nothing is remembered.
             method: Of the API.
-            content: What is asked for, as JSON can say it; other content is refused.
+            content: What is asked for, as JSON can say it; other content is refused. The first
+                of it names the resource, where the answer has no `name` to be recorded.
             kind: Type of the answer.
             work: The change itself; it may run again where another transaction was in its way.
             looked: Whether the caller has just asked `replayed`. Another that did the same
@@ -100,6 +95,7 @@ class Requests:
                 if done:
                     raise _DoneMeanwhile(earlier) from None
                 raise
+            self._audit.record(connection, mutation, method, _resource(answer, content))
             if mutation.request_id:
                 self._remember.run(
                     connection,
@@ -145,6 +141,14 @@ class Requests:
                 "UUID for a new request, and the same one only to repeat a call"
             )
         return True, _texts(kind).validate_json(row.answer)
+
+
+def _resource(answer: object, content: object) -> str:
+    """The name of what was made or changed."""
+    name = getattr(answer, "name", None)
+    if name is None and isinstance(content, list) and content:
+        name = content[0]
+    return "" if name is None else str(name)
 
 
 def _fingerprint(content: object) -> str:

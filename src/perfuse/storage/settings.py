@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-from pydantic import SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from perfuse.errors import FailedPrecondition
 from perfuse.serving.settings import ServingSettings
+from perfuse.storage.append_only import KEPT_DAYS
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.blobs_directory import DirectoryBlobs
 from perfuse.storage.blobs_s3 import S3Blobs
@@ -25,6 +27,7 @@ class StorageSettings(ServingSettings):
         s3_bucket: Its bucket, which exists and is this service's alone.
         s3_access_key, s3_secret_key: Credentials.
         s3_region: For signatures.
+        audit_retention_days: How long who did what is kept.
     """
 
     database_url: SecretStr
@@ -34,6 +37,7 @@ class StorageSettings(ServingSettings):
     s3_access_key: SecretStr = SecretStr("")
     s3_secret_key: SecretStr = SecretStr("")
     s3_region: str = "us-east-1"
+    audit_retention_days: float = Field(default=400.0, ge=KEPT_DAYS)
 
     @model_validator(mode="after")
     def _has_one_store(self) -> Self:
@@ -45,6 +49,11 @@ class StorageSettings(ServingSettings):
                 f"{prefix}S3_BUCKET, and not both"
             )
         return self
+
+    @property
+    def audit_retention(self) -> timedelta:
+        """See `audit_retention_days`."""
+        return timedelta(days=self.audit_retention_days)
 
     def store(self, max_bytes: int, reach: Callable[[str], None] = lambda name: None) -> BlobStore:
         """The store that the settings name.

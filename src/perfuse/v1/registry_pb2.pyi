@@ -4,6 +4,9 @@ from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from perfuse.v1 import audit_pb2 as _audit_pb2
+from perfuse.v1 import consent_pb2 as _consent_pb2
+from perfuse.v1 import quotas_pb2 as _quotas_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -18,12 +21,21 @@ class KeyLock(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KEY_LOCK_UNSPECIFIED: _ClassVar[KeyLock]
     KEY_LOCK_LOCAL: _ClassVar[KeyLock]
     KEY_LOCK_TRAINED_K: _ClassVar[KeyLock]
+
+class GrantAccess(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GRANT_ACCESS_UNSPECIFIED: _ClassVar[GrantAccess]
+    GRANT_ACCESS_RENDER: _ClassVar[GrantAccess]
+    GRANT_ACCESS_READ: _ClassVar[GrantAccess]
 KEY_LOCK_UNSPECIFIED: KeyLock
 KEY_LOCK_LOCAL: KeyLock
 KEY_LOCK_TRAINED_K: KeyLock
+GRANT_ACCESS_UNSPECIFIED: GrantAccess
+GRANT_ACCESS_RENDER: GrantAccess
+GRANT_ACCESS_READ: GrantAccess
 
 class Concept(_message.Message):
-    __slots__ = ("name", "uid", "display_name", "super_category", "description", "labels", "latest_version", "create_time", "update_time", "delete_time", "purge_time", "etag")
+    __slots__ = ("name", "uid", "display_name", "super_category", "description", "labels", "latest_version", "create_time", "update_time", "delete_time", "purge_time", "etag", "likeness", "train_consent_expire_time", "render_consent_expire_time")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +55,9 @@ class Concept(_message.Message):
     DELETE_TIME_FIELD_NUMBER: _ClassVar[int]
     PURGE_TIME_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    LIKENESS_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_CONSENT_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    RENDER_CONSENT_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     display_name: str
@@ -55,10 +70,13 @@ class Concept(_message.Message):
     delete_time: _timestamp_pb2.Timestamp
     purge_time: _timestamp_pb2.Timestamp
     etag: str
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., display_name: _Optional[str] = ..., super_category: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., latest_version: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
+    likeness: bool
+    train_consent_expire_time: _timestamp_pb2.Timestamp
+    render_consent_expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., display_name: _Optional[str] = ..., super_category: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., latest_version: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., likeness: _Optional[bool] = ..., train_consent_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., render_consent_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "uid", "digest", "size_bytes", "base_model", "base_model_fingerprint", "key_lock", "placeholder", "super_category", "bias", "temperature", "training", "training_run", "description", "labels", "create_time", "update_time", "etag")
+    __slots__ = ("name", "uid", "digest", "size_bytes", "base_model", "base_model_fingerprint", "key_lock", "placeholder", "super_category", "bias", "temperature", "training", "training_run", "description", "labels", "create_time", "update_time", "etag", "likeness", "render_consent_expire_time")
     class TrainingEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +109,8 @@ class Version(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
+    LIKENESS_FIELD_NUMBER: _ClassVar[int]
+    RENDER_CONSENT_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     digest: str
@@ -109,7 +129,9 @@ class Version(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
     etag: str
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., base_model: _Optional[str] = ..., base_model_fingerprint: _Optional[str] = ..., key_lock: _Optional[_Union[KeyLock, str]] = ..., placeholder: _Optional[str] = ..., super_category: _Optional[str] = ..., bias: _Optional[float] = ..., temperature: _Optional[float] = ..., training: _Optional[_Mapping[str, str]] = ..., training_run: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
+    likeness: bool
+    render_consent_expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., base_model: _Optional[str] = ..., base_model_fingerprint: _Optional[str] = ..., key_lock: _Optional[_Union[KeyLock, str]] = ..., placeholder: _Optional[str] = ..., super_category: _Optional[str] = ..., bias: _Optional[float] = ..., temperature: _Optional[float] = ..., training: _Optional[_Mapping[str, str]] = ..., training_run: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., likeness: _Optional[bool] = ..., render_consent_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Alias(_message.Message):
     __slots__ = ("name", "uid", "version", "create_time", "update_time", "etag")
@@ -138,6 +160,24 @@ class AliasMove(_message.Message):
     move_time: _timestamp_pb2.Timestamp
     mover: str
     def __init__(self, from_version: _Optional[str] = ..., to_version: _Optional[str] = ..., move_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., mover: _Optional[str] = ...) -> None: ...
+
+class Grant(_message.Message):
+    __slots__ = ("name", "uid", "access", "super_category", "create_time", "update_time", "etag")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
+    SUPER_CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    uid: str
+    access: GrantAccess
+    super_category: str
+    create_time: _timestamp_pb2.Timestamp
+    update_time: _timestamp_pb2.Timestamp
+    etag: str
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., access: _Optional[_Union[GrantAccess, str]] = ..., super_category: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class BaseModel(_message.Message):
     __slots__ = ("name", "uid", "display_name", "fingerprint", "architecture", "conditioning_width", "layers", "encoders", "covariance_digest", "create_time", "update_time", "etag", "labels")
@@ -434,6 +474,82 @@ class ListAliasMovesResponse(_message.Message):
     next_page_token: str
     def __init__(self, moves: _Optional[_Iterable[_Union[AliasMove, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class CreateGrantRequest(_message.Message):
+    __slots__ = ("parent", "grant_id", "grant", "request_id")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    GRANT_ID_FIELD_NUMBER: _ClassVar[int]
+    GRANT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    grant_id: str
+    grant: Grant
+    request_id: str
+    def __init__(self, parent: _Optional[str] = ..., grant_id: _Optional[str] = ..., grant: _Optional[_Union[Grant, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class GetGrantRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ListGrantsRequest(_message.Message):
+    __slots__ = ("parent", "page_size", "page_token")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    page_size: int
+    page_token: str
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListGrantsResponse(_message.Message):
+    __slots__ = ("grants", "next_page_token")
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    grants: _containers.RepeatedCompositeFieldContainer[Grant]
+    next_page_token: str
+    def __init__(self, grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class DeleteGrantRequest(_message.Message):
+    __slots__ = ("name", "etag", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    etag: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class ListReceivedGrantsRequest(_message.Message):
+    __slots__ = ("parent", "page_size", "page_token")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    parent: str
+    page_size: int
+    page_token: str
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListReceivedGrantsResponse(_message.Message):
+    __slots__ = ("grants", "next_page_token")
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    grants: _containers.RepeatedCompositeFieldContainer[Grant]
+    next_page_token: str
+    def __init__(self, grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class GetStorageUsageRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetStorageUsageResponse(_message.Message):
+    __slots__ = ("quotas",)
+    QUOTAS_FIELD_NUMBER: _ClassVar[int]
+    quotas: _containers.RepeatedCompositeFieldContainer[_quotas_pb2.QuotaUsage]
+    def __init__(self, quotas: _Optional[_Iterable[_Union[_quotas_pb2.QuotaUsage, _Mapping]]] = ...) -> None: ...
+
 class CreateBaseModelRequest(_message.Message):
     __slots__ = ("base_model_id", "base_model", "request_id")
     BASE_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -513,16 +629,18 @@ class CheckBlendResponse(_message.Message):
     def __init__(self, blendable: _Optional[bool] = ..., problems: _Optional[_Iterable[str]] = ..., pairs: _Optional[_Iterable[_Union[ConceptPair, _Mapping]]] = ...) -> None: ...
 
 class ConceptPair(_message.Message):
-    __slots__ = ("first", "second", "cosine", "too_close")
+    __slots__ = ("first", "second", "cosine", "too_close", "cosine_withheld")
     FIRST_FIELD_NUMBER: _ClassVar[int]
     SECOND_FIELD_NUMBER: _ClassVar[int]
     COSINE_FIELD_NUMBER: _ClassVar[int]
     TOO_CLOSE_FIELD_NUMBER: _ClassVar[int]
+    COSINE_WITHHELD_FIELD_NUMBER: _ClassVar[int]
     first: str
     second: str
     cosine: float
     too_close: bool
-    def __init__(self, first: _Optional[str] = ..., second: _Optional[str] = ..., cosine: _Optional[float] = ..., too_close: _Optional[bool] = ...) -> None: ...
+    cosine_withheld: bool
+    def __init__(self, first: _Optional[str] = ..., second: _Optional[str] = ..., cosine: _Optional[float] = ..., too_close: _Optional[bool] = ..., cosine_withheld: _Optional[bool] = ...) -> None: ...
 
 class VerifyIntegrityRequest(_message.Message):
     __slots__ = ("tenant",)

@@ -4,6 +4,8 @@ import grpc
 import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from perfuse.v1 import audit_pb2 as perfuse_dot_v1_dot_audit__pb2
+from perfuse.v1 import consent_pb2 as perfuse_dot_v1_dot_consent__pb2
 from perfuse.v1 import registry_pb2 as perfuse_dot_v1_dot_registry__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -31,7 +33,8 @@ class RegistryServiceStub:
     that versions stand on.
 
     The caller's tenant comes from its credential. A name of another tenant is answered exactly like
-    a name that does not exist: NOT_FOUND. Every mutation takes a `request_id`; a repeated call with
+    a name that does not exist: NOT_FOUND. Only reading what was granted to the caller's tenant is
+    answered, as GrantAccess says. Every mutation takes a `request_id`; a repeated call with
     the same id and the same content changes nothing and gives the first call's answer, for at least
     24 hours. Every refusal carries one `google.rpc.ErrorInfo` with domain "perfuse.dev" and a reason
     from `ErrorReason`. After a mutation has returned, every read shows it.
@@ -138,6 +141,56 @@ class RegistryServiceStub:
                 request_serializer=perfuse_dot_v1_dot_registry__pb2.ListAliasMovesRequest.SerializeToString,
                 response_deserializer=perfuse_dot_v1_dot_registry__pb2.ListAliasMovesResponse.FromString,
                 _registered_method=True)
+        self.CreateGrant = channel.unary_unary(
+                '/perfuse.v1.RegistryService/CreateGrant',
+                request_serializer=perfuse_dot_v1_dot_registry__pb2.CreateGrantRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_registry__pb2.Grant.FromString,
+                _registered_method=True)
+        self.GetGrant = channel.unary_unary(
+                '/perfuse.v1.RegistryService/GetGrant',
+                request_serializer=perfuse_dot_v1_dot_registry__pb2.GetGrantRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_registry__pb2.Grant.FromString,
+                _registered_method=True)
+        self.ListGrants = channel.unary_unary(
+                '/perfuse.v1.RegistryService/ListGrants',
+                request_serializer=perfuse_dot_v1_dot_registry__pb2.ListGrantsRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_registry__pb2.ListGrantsResponse.FromString,
+                _registered_method=True)
+        self.DeleteGrant = channel.unary_unary(
+                '/perfuse.v1.RegistryService/DeleteGrant',
+                request_serializer=perfuse_dot_v1_dot_registry__pb2.DeleteGrantRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.ListReceivedGrants = channel.unary_unary(
+                '/perfuse.v1.RegistryService/ListReceivedGrants',
+                request_serializer=perfuse_dot_v1_dot_registry__pb2.ListReceivedGrantsRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_registry__pb2.ListReceivedGrantsResponse.FromString,
+                _registered_method=True)
+        self.GetStorageUsage = channel.unary_unary(
+                '/perfuse.v1.RegistryService/GetStorageUsage',
+                request_serializer=perfuse_dot_v1_dot_registry__pb2.GetStorageUsageRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_registry__pb2.GetStorageUsageResponse.FromString,
+                _registered_method=True)
+        self.CreateConsent = channel.unary_unary(
+                '/perfuse.v1.RegistryService/CreateConsent',
+                request_serializer=perfuse_dot_v1_dot_consent__pb2.CreateConsentRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_consent__pb2.Consent.FromString,
+                _registered_method=True)
+        self.GetConsent = channel.unary_unary(
+                '/perfuse.v1.RegistryService/GetConsent',
+                request_serializer=perfuse_dot_v1_dot_consent__pb2.GetConsentRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_consent__pb2.Consent.FromString,
+                _registered_method=True)
+        self.ListConsents = channel.unary_unary(
+                '/perfuse.v1.RegistryService/ListConsents',
+                request_serializer=perfuse_dot_v1_dot_consent__pb2.ListConsentsRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_consent__pb2.ListConsentsResponse.FromString,
+                _registered_method=True)
+        self.RevokeConsent = channel.unary_unary(
+                '/perfuse.v1.RegistryService/RevokeConsent',
+                request_serializer=perfuse_dot_v1_dot_consent__pb2.RevokeConsentRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_consent__pb2.Consent.FromString,
+                _registered_method=True)
         self.CreateBaseModel = channel.unary_unary(
                 '/perfuse.v1.RegistryService/CreateBaseModel',
                 request_serializer=perfuse_dot_v1_dot_registry__pb2.CreateBaseModelRequest.SerializeToString,
@@ -178,6 +231,11 @@ class RegistryServiceStub:
                 request_serializer=perfuse_dot_v1_dot_registry__pb2.CollectGarbageRequest.SerializeToString,
                 response_deserializer=perfuse_dot_v1_dot_registry__pb2.CollectGarbageResponse.FromString,
                 _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/perfuse.v1.RegistryService/ListAuditEvents',
+                request_serializer=perfuse_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -185,7 +243,8 @@ class RegistryServiceServicer:
     that versions stand on.
 
     The caller's tenant comes from its credential. A name of another tenant is answered exactly like
-    a name that does not exist: NOT_FOUND. Every mutation takes a `request_id`; a repeated call with
+    a name that does not exist: NOT_FOUND. Only reading what was granted to the caller's tenant is
+    answered, as GrantAccess says. Every mutation takes a `request_id`; a repeated call with
     the same id and the same content changes nothing and gives the first call's answer, for at least
     24 hours. Every refusal carries one `google.rpc.ErrorInfo` with domain "perfuse.dev" and a reason
     from `ErrorReason`. After a mutation has returned, every read shows it.
@@ -330,6 +389,84 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateGrant(self, request, context):
+        """Lets another tenant use a concept, from the next call on. The grantee need not be known here.
+        ALREADY_EXISTS if it was granted before, with whatever access.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetGrant(self, request, context):
+        """Reads one grant; its grantee may too. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGrants(self, request, context):
+        """Pages through the grants of one concept. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteGrant(self, request, context):
+        """Takes a grant back. The Registry refuses the grantee from the next call on; Renderers follow
+        within five seconds, within a minute where they cannot reach the Registry. Renders that were
+        taken in before are finished.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListReceivedGrants(self, request, context):
+        """Pages through what others grant to the caller's tenant, deleted concepts left out. Changes
+        nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStorageUsage(self, request, context):
+        """Says what a tenant keeps and what its quotas allow. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateConsent(self, request, context):
+        """Records that a living person consents to the use of a likeness. Only a concept with `likeness`
+        takes it. Without a live consent to training no run of the concept starts or goes on and no
+        version is made; without one to rendering nothing is rendered with it and no adapter is given
+        out, whatever is cached: within five seconds of a revocation, within a minute where a service
+        cannot reach the Registry, and at once when the time is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetConsent(self, request, context):
+        """Reads one consent. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListConsents(self, request, context):
+        """Pages through a concept's consents, revoked and expired ones too. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeConsent(self, request, context):
+        """Takes a consent back for good. A revoked one stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateBaseModel(self, request, context):
         """Makes a base model known to all tenants of this installation. Only operators may.
         """
@@ -387,6 +524,14 @@ class RegistryServiceServicer:
         phases: one run condemns them, a run at least the grace period later removes them. With
         dry_run it only counts. Never touches bytes that a version or an upload under way refers to.
         Only operators may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEvents(self, request, context):
+        """Pages through who changed what in the Registry, or was refused to. Admins may for their tenant,
+        operators for all. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -490,6 +635,56 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=perfuse_dot_v1_dot_registry__pb2.ListAliasMovesRequest.FromString,
                     response_serializer=perfuse_dot_v1_dot_registry__pb2.ListAliasMovesResponse.SerializeToString,
             ),
+            'CreateGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateGrant,
+                    request_deserializer=perfuse_dot_v1_dot_registry__pb2.CreateGrantRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_registry__pb2.Grant.SerializeToString,
+            ),
+            'GetGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGrant,
+                    request_deserializer=perfuse_dot_v1_dot_registry__pb2.GetGrantRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_registry__pb2.Grant.SerializeToString,
+            ),
+            'ListGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGrants,
+                    request_deserializer=perfuse_dot_v1_dot_registry__pb2.ListGrantsRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_registry__pb2.ListGrantsResponse.SerializeToString,
+            ),
+            'DeleteGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteGrant,
+                    request_deserializer=perfuse_dot_v1_dot_registry__pb2.DeleteGrantRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ListReceivedGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReceivedGrants,
+                    request_deserializer=perfuse_dot_v1_dot_registry__pb2.ListReceivedGrantsRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_registry__pb2.ListReceivedGrantsResponse.SerializeToString,
+            ),
+            'GetStorageUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStorageUsage,
+                    request_deserializer=perfuse_dot_v1_dot_registry__pb2.GetStorageUsageRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_registry__pb2.GetStorageUsageResponse.SerializeToString,
+            ),
+            'CreateConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateConsent,
+                    request_deserializer=perfuse_dot_v1_dot_consent__pb2.CreateConsentRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_consent__pb2.Consent.SerializeToString,
+            ),
+            'GetConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsent,
+                    request_deserializer=perfuse_dot_v1_dot_consent__pb2.GetConsentRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_consent__pb2.Consent.SerializeToString,
+            ),
+            'ListConsents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConsents,
+                    request_deserializer=perfuse_dot_v1_dot_consent__pb2.ListConsentsRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_consent__pb2.ListConsentsResponse.SerializeToString,
+            ),
+            'RevokeConsent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeConsent,
+                    request_deserializer=perfuse_dot_v1_dot_consent__pb2.RevokeConsentRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_consent__pb2.Consent.SerializeToString,
+            ),
             'CreateBaseModel': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateBaseModel,
                     request_deserializer=perfuse_dot_v1_dot_registry__pb2.CreateBaseModelRequest.FromString,
@@ -530,6 +725,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=perfuse_dot_v1_dot_registry__pb2.CollectGarbageRequest.FromString,
                     response_serializer=perfuse_dot_v1_dot_registry__pb2.CollectGarbageResponse.SerializeToString,
             ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=perfuse_dot_v1_dot_audit__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_audit__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'perfuse.v1.RegistryService', rpc_method_handlers)
@@ -543,7 +743,8 @@ class RegistryService:
     that versions stand on.
 
     The caller's tenant comes from its credential. A name of another tenant is answered exactly like
-    a name that does not exist: NOT_FOUND. Every mutation takes a `request_id`; a repeated call with
+    a name that does not exist: NOT_FOUND. Only reading what was granted to the caller's tenant is
+    answered, as GrantAccess says. Every mutation takes a `request_id`; a repeated call with
     the same id and the same content changes nothing and gives the first call's answer, for at least
     24 hours. Every refusal carries one `google.rpc.ErrorInfo` with domain "perfuse.dev" and a reason
     from `ErrorReason`. After a mutation has returned, every read shows it.
@@ -1063,6 +1264,276 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def CreateGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/CreateGrant',
+            perfuse_dot_v1_dot_registry__pb2.CreateGrantRequest.SerializeToString,
+            perfuse_dot_v1_dot_registry__pb2.Grant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/GetGrant',
+            perfuse_dot_v1_dot_registry__pb2.GetGrantRequest.SerializeToString,
+            perfuse_dot_v1_dot_registry__pb2.Grant.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/ListGrants',
+            perfuse_dot_v1_dot_registry__pb2.ListGrantsRequest.SerializeToString,
+            perfuse_dot_v1_dot_registry__pb2.ListGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteGrant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/DeleteGrant',
+            perfuse_dot_v1_dot_registry__pb2.DeleteGrantRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReceivedGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/ListReceivedGrants',
+            perfuse_dot_v1_dot_registry__pb2.ListReceivedGrantsRequest.SerializeToString,
+            perfuse_dot_v1_dot_registry__pb2.ListReceivedGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStorageUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/GetStorageUsage',
+            perfuse_dot_v1_dot_registry__pb2.GetStorageUsageRequest.SerializeToString,
+            perfuse_dot_v1_dot_registry__pb2.GetStorageUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/CreateConsent',
+            perfuse_dot_v1_dot_consent__pb2.CreateConsentRequest.SerializeToString,
+            perfuse_dot_v1_dot_consent__pb2.Consent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/GetConsent',
+            perfuse_dot_v1_dot_consent__pb2.GetConsentRequest.SerializeToString,
+            perfuse_dot_v1_dot_consent__pb2.Consent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConsents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/ListConsents',
+            perfuse_dot_v1_dot_consent__pb2.ListConsentsRequest.SerializeToString,
+            perfuse_dot_v1_dot_consent__pb2.ListConsentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeConsent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/RevokeConsent',
+            perfuse_dot_v1_dot_consent__pb2.RevokeConsentRequest.SerializeToString,
+            perfuse_dot_v1_dot_consent__pb2.Consent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateBaseModel(request,
             target,
             options=(),
@@ -1268,6 +1739,33 @@ class RegistryService:
             '/perfuse.v1.RegistryService/CollectGarbage',
             perfuse_dot_v1_dot_registry__pb2.CollectGarbageRequest.SerializeToString,
             perfuse_dot_v1_dot_registry__pb2.CollectGarbageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/ListAuditEvents',
+            perfuse_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
+            perfuse_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,8 @@ from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from perfuse.v1 import audit_pb2 as _audit_pb2
+from perfuse.v1 import quotas_pb2 as _quotas_pb2
 from perfuse.v1 import registry_pb2 as _registry_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -400,3 +402,15 @@ class PreviewPicture(_message.Message):
     prompt: str
     picture: bytes
     def __init__(self, step: _Optional[int] = ..., prompt: _Optional[str] = ..., picture: _Optional[bytes] = ...) -> None: ...
+
+class GetTrainingUsageRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class GetTrainingUsageResponse(_message.Message):
+    __slots__ = ("quotas",)
+    QUOTAS_FIELD_NUMBER: _ClassVar[int]
+    quotas: _containers.RepeatedCompositeFieldContainer[_quotas_pb2.QuotaUsage]
+    def __init__(self, quotas: _Optional[_Iterable[_Union[_quotas_pb2.QuotaUsage, _Mapping]]] = ...) -> None: ...

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from perfuse.v1 import audit_pb2 as perfuse_dot_v1_dot_audit__pb2
 from perfuse.v1 import trainer_pb2 as perfuse_dot_v1_dot_trainer__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -95,6 +96,16 @@ class TrainerServiceStub:
                 '/perfuse.v1.TrainerService/WatchTrainingRun',
                 request_serializer=perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunRequest.SerializeToString,
                 response_deserializer=perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunResponse.FromString,
+                _registered_method=True)
+        self.GetTrainingUsage = channel.unary_unary(
+                '/perfuse.v1.TrainerService/GetTrainingUsage',
+                request_serializer=perfuse_dot_v1_dot_trainer__pb2.GetTrainingUsageRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_trainer__pb2.GetTrainingUsageResponse.FromString,
+                _registered_method=True)
+        self.ListAuditEvents = channel.unary_unary(
+                '/perfuse.v1.TrainerService/ListAuditEvents',
+                request_serializer=perfuse_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -188,6 +199,21 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTrainingUsage(self, request, context):
+        """Says how many runs a tenant has under way and what its quotas allow. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEvents(self, request, context):
+        """Pages through who changed what in the Trainer, or was refused to. Admins may for their tenant,
+        operators for all. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -245,6 +271,16 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.WatchTrainingRun,
                     request_deserializer=perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunRequest.FromString,
                     response_serializer=perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunResponse.SerializeToString,
+            ),
+            'GetTrainingUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrainingUsage,
+                    request_deserializer=perfuse_dot_v1_dot_trainer__pb2.GetTrainingUsageRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_trainer__pb2.GetTrainingUsageResponse.SerializeToString,
+            ),
+            'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEvents,
+                    request_deserializer=perfuse_dot_v1_dot_audit__pb2.ListAuditEventsRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_audit__pb2.ListAuditEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -550,6 +586,60 @@ class TrainerService:
             '/perfuse.v1.TrainerService/WatchTrainingRun',
             perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunRequest.SerializeToString,
             perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrainingUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.TrainerService/GetTrainingUsage',
+            perfuse_dot_v1_dot_trainer__pb2.GetTrainingUsageRequest.SerializeToString,
+            perfuse_dot_v1_dot_trainer__pb2.GetTrainingUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.TrainerService/ListAuditEvents',
+            perfuse_dot_v1_dot_audit__pb2.ListAuditEventsRequest.SerializeToString,
+            perfuse_dot_v1_dot_audit__pb2.ListAuditEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -16,6 +17,8 @@ from perfuse.storage.listing import Lists, Page, Query
 from perfuse.storage.moments import now
 from perfuse.storage.paging import Listing
 from perfuse.storage.requests import Mutation
+from perfuse_registry.catalog.access import access_to
+from perfuse_registry.catalog.likeness import consented_until
 from perfuse_registry.catalog.ownership import (
     locked_concept,
     missing,
@@ -24,7 +27,8 @@ from perfuse_registry.catalog.ownership import (
     require_own,
 )
 from perfuse_registry.catalog.requests import once
-from perfuse_registry.catalog.resources import Concept
+from perfuse_registry.catalog.resources import Access, Concept, Scope
+from perfuse_registry.catalog.usage import Usage
 from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import CONCEPTS
 
@@ -51,9 +55,13 @@ class Concepts:
         database: With the Registry's tables.
         lists: For pages.
         retention: How long a deleted concept can be undeleted.
+        usage: What tenants keep and may keep.
     """
 
-    def __init__(self, database: Database, lists: Lists, retention: timedelta) -> None:
+    def __init__(
+        self, database: Database, lists: Lists, retention: timedelta, usage: Usage
+    ) -> None:
+        self._usage = usage
         self._database = database
         self._lists = lists
         self._retention = retention
@@ -67,13 +75,15 @@ class Concepts:
         display_name: str = "",
         description: str = "",
         labels: dict[str, str] | None = None,
+        likeness: bool = False,
     ) -> Concept:
-        """A new concept without versions.
+        """A new concept without versions; `likeness`, of a living person, never changes.
 
         Raises:
             NotFound: the tenant is not the caller's.
             InvalidArgument: there is no super-category.
             AlreadyExists: the id is taken, by a deleted concept too.
+            QuotaExceeded: the tenant has as many as it may.
         """
         require_own(mutation.tenant, name)
         if not super_category.strip():
@@ -94,6 +104,7 @@ class Concepts:
             revision=1,
             create_time=moment,
             update_time=moment,
+            likeness=likeness,
         )
 
         def work(connection: Connection) -> Concept:
@@ -103,24 +114,41 @@ class Concepts:
                 )
                 refusal.resource = str(name)
                 raise refusal
+            self._usage.add_concept(connection, name.tenant)
             values = {key: getattr(concept, key) for key in _COLUMNS}
             connection.execute(insert(CONCEPTS).values(next_number=1, **values))
             return concept
 
+        content: list[object]
         content = [str(name), super_category, display_name, description, labels or {}]
+        content += [likeness] if likeness else []
         return self._once(mutation, "CreateConcept", content, work)
 
     def get(self, tenant: str, name: ConceptName) -> Concept:
-        """One concept, deleted or not.
+        """One concept: the tenant's own, deleted or not, or one granted to it.
 
         Raises:
             NotFound: there is none, or it is another tenant's.
         """
-        require_own(tenant, name)
-        row = self._database.read(lambda connection: _row(connection, name))
-        if row is None:
-            raise missing(name)
-        return concept_of(row)
+
+        def work(connection: Connection) -> tuple[Concept, Access]:
+            access = access_to(connection, tenant, name)
+            row = _row(connection, name)
+            if row is None:
+                raise missing(name)
+            concept = concept_of(row)
+            if concept.likeness:
+                concept = replace(
+                    concept,
+                    train_until=consented_until(connection, row.id, Scope.TRAIN),
+                    render_until=consented_until(connection, row.id, Scope.RENDER),
+                )
+            return concept, access
+
+        concept, access = self._database.read(work)
+        if access is Access.RENDER:
+            return replace(concept, description="", labels={})
+        return concept
 
     def list(self, tenant: str, parent: TenantName, query: Query) -> Page[Concept]:
         """A page of the tenant's concepts, by default in order of creation.
@@ -197,6 +225,7 @@ class Concepts:
         Raises:
             NotFound, EtagMismatch: as their names say.
             FailedPrecondition: the concept is not deleted.
+            QuotaExceeded: the tenant has as many as it may.
         """
         require_own(mutation.tenant, name)
 
@@ -207,6 +236,7 @@ class Concepts:
             require_etag(etag, concept_of(row).etag, name)
             if row.delete_time is None:
                 raise FailedPrecondition(f"{name} is not deleted. There is nothing to undelete")
+            self._usage.add_concept(connection, name.tenant)
             restored = _changed(connection, row, delete_time=None, purge_time=None)
             reach("concept_undelete.uncommitted")
             return restored
@@ -220,7 +250,7 @@ class Concepts:
         return answer
 
 
-_COLUMNS = tuple(Concept.__dataclass_fields__)
+_COLUMNS = tuple(name for name in Concept.__dataclass_fields__ if name in CONCEPTS.c)
 
 
 def concept_of(row: AnyRow) -> Concept:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
-from perfuse.names import AliasName, BaseModelName, ConceptName, VersionName
+from perfuse.names import AliasName, BaseModelName, ConceptName, ConsentName, GrantName, VersionName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concept:
-    """A concept; `latest_number` is None while it has no versions."""
+    """A concept; `latest_number` is None while it has no versions.
+
+    Attributes:
+        likeness: Whether it is of a living person.
+        train_until, render_until: Until when the uses of a likeness are consented to; None where
+            they are not, and where nobody looked.
+    """
 
     tenant: str
     concept_id: str
@@ -25,6 +32,9 @@ class Concept:
     update_time: datetime
     delete_time: datetime | None = None
     purge_time: datetime | None = None
+    likeness: bool = False
+    train_until: datetime | None = None
+    render_until: datetime | None = None
 
     @property
     def name(self) -> ConceptName:
@@ -41,7 +51,12 @@ class Concept:
 class Version:
     """A version; `number` is 0 where an upload was only judged.
 
-    Rows give their values in the order of these fields.
+    Rows give their values in the order of these fields, but for the last one.
+
+    Attributes:
+        likeness: Whether its concept is of a living person.
+        render_until: Until when rendering a likeness is consented to; None where it is not, and
+            where nobody looked.
     """
 
     tenant: str
@@ -64,6 +79,8 @@ class Version:
     revision: int
     create_time: datetime
     update_time: datetime
+    likeness: bool = False
+    render_until: datetime | None = None
 
     @property
     def name(self) -> VersionName:
@@ -113,6 +130,73 @@ class AliasMove:
     to_number: int | None
     mover: str
     move_time: datetime
+
+
+class Scope(StrEnum):
+    """A use of a likeness that can be consented to."""
+
+    TRAIN = "TRAIN"
+    RENDER = "RENDER"
+
+
+class Access(StrEnum):
+    """What a tenant may do with a concept: everything, or read it, or render with it."""
+
+    OWN = "OWN"
+    READ = "READ"
+    RENDER = "RENDER"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consent:
+    """A person's consent to the use of a likeness; `revoke_time` is None while it stands."""
+
+    tenant: str
+    concept_id: str
+    consent_id: str
+    uid: str
+    giver: str = field(repr=False)
+    train: bool
+    render: bool
+    start_time: datetime
+    expire_time: datetime
+    recorder: str
+    create_time: datetime
+    revoke_time: datetime | None = None
+    revoker: str = ""
+
+    @property
+    def name(self) -> ConsentName:
+        """Its resource name."""
+        return ConsentName(self.tenant, self.concept_id, self.consent_id)
+
+    @property
+    def etag(self) -> str:
+        """Changes with its revocation; see `etag_of`."""
+        return etag_of(self.uid, 1 if self.revoke_time is None else 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What another tenant may do with a concept; `access` is READ or RENDER."""
+
+    tenant: str
+    concept_id: str
+    grantee: str
+    access: Access
+    super_category: str
+    uid: str
+    create_time: datetime
+
+    @property
+    def name(self) -> GrantName:
+        """Its resource name."""
+        return GrantName(self.tenant, self.concept_id, self.grantee)
+
+    @property
+    def etag(self) -> str:
+        """Of this grant alone; see `etag_of`."""
+        return etag_of(self.uid, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What an upload meets: its earlier answer, its concept, its base model, what its tenant keeps.
+"""What an upload meets: the answer that it had before, its concept, its base model.
 
 Each may be missing. One statement reads them, for each is a way to PostgreSQL and back.
 """
@@ -11,7 +11,7 @@ from perfuse.names import ConceptName
 from perfuse.storage.database import AnyRow
 from perfuse.storage.prepared import Prepared
 from perfuse.storage.requests import Mutation
-from perfuse_registry.tables import BASE_MODELS, CONCEPTS, REQUESTS, USAGE
+from perfuse_registry.tables import BASE_MODELS, CONCEPTS, REQUESTS
 
 _nothing = select(literal(1).label("one")).subquery()
 _STANDING = Prepared(
@@ -28,7 +28,6 @@ _STANDING = Prepared(
         BASE_MODELS.c.conditioning_width,
         BASE_MODELS.c.layers,
         BASE_MODELS.c.encoders,
-        USAGE.c.size_bytes.label("used_bytes"),
     )
     .select_from(_nothing)
     .outerjoin(
@@ -47,7 +46,6 @@ _STANDING = Prepared(
         ),
     )
     .outerjoin(BASE_MODELS, BASE_MODELS.c.fingerprint == bindparam("base"))
-    .outerjoin(USAGE, USAGE.c.tenant == bindparam("tenant"))
 )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Connection,
     Select,
     bindparam,
@@ -13,7 +14,6 @@ from sqlalchemy import (
     exists,
     insert,
     select,
-    true,
     update,
 )
 
@@ -23,7 +23,7 @@ from perfuse.storage.prepared import Prepared
 from perfuse_registry.catalog.leases import Lease, outlasted
 from perfuse_registry.catalog.ownership import concept_row, missing, require_live
 from perfuse_registry.catalog.resources import Version
-from perfuse_registry.catalog.usage import counted_bytes, too_many_bytes, used_bytes
+from perfuse_registry.catalog.usage import hold, require_bytes
 from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import (
     ALIASES,
@@ -31,7 +31,6 @@ from perfuse_registry.tables import (
     BLOBS,
     CONCEPTS,
     LEASES,
-    USAGE,
     VERSIONS,
 )
 
@@ -72,18 +71,20 @@ _ALIASED = Prepared(
 _count_up = (
     update(CONCEPTS)
     .where(CONCEPTS.c.id == bindparam("concept"), CONCEPTS.c.delete_time.is_(None))
-    .values(next_number=CONCEPTS.c.next_number + 1, latest_number=CONCEPTS.c.next_number)
+    .values(
+        next_number=CONCEPTS.c.next_number + 1,
+        latest_number=CONCEPTS.c.next_number,
+        size_bytes=CONCEPTS.c.size_bytes + bindparam("size_bytes", type_=BigInteger),
+    )
     .returning(CONCEPTS.c.latest_number)
 )
 _COUNT_UP = Prepared(_count_up)
-_COUNT_BYTES = Prepared(counted_bytes(true()))
 _INSERT = Prepared(insert(VERSIONS).inline(), ("concept", "base_model", *_STORED))
 
 
 def _at_once() -> Prepared:
-    """On PostgreSQL: the lease dropped, number and bytes counted up, the version inserted.
-
-    Where one of them is refused nothing is inserted, and the transaction must not be committed.
+    """On PostgreSQL: the lease dropped, number and bytes counted up, the version inserted; or
+    nothing.
 
     The blob's row is locked first, as a collection does, which condemns it and then drops its
     leases: so neither waits for what the other has and keeps.
@@ -101,19 +102,11 @@ def _at_once() -> Prepared:
         .cte("dropped")
     )
     counted = _count_up.where(exists(select(dropped.c.id))).cte("counted")
-    charged = (
-        counted_bytes(exists(select(counted.c.latest_number)))
-        .returning(USAGE.c.tenant)
-        .cte("charged")
-    )
     given = ("concept", "base_model", *(key for key in _STORED if key != "number"))
     values = [bindparam(key, type_=VERSIONS.c[key].type) for key in given]
     return Prepared(
         insert(VERSIONS)
-        .from_select(
-            [*given, "number"],
-            select(*values, counted.c.latest_number).where(exists(select(charged.c.tenant))),
-        )
+        .from_select([*given, "number"], select(*values, counted.c.latest_number))
         .returning(VERSIONS.c.number)
     )
 
@@ -156,7 +149,7 @@ def insert_numbered(
     concept: int,
     base: int,
     lease: Lease,
-    most_bytes: int,
+    most_bytes: int | None,
 ) -> Version:
     """Insert the version under the concept's next number, in a transaction, and drop the lease.
 
@@ -167,7 +160,7 @@ def insert_numbered(
         concept: Key of the concept's row when the adapter was judged.
         base: Key of the base model's row.
         lease: On the version's bytes, under which they were put.
-        most_bytes: That its tenant may keep.
+        most_bytes: That its tenant may keep; None for any.
 
     Raises:
         QuotaExceeded: with it the tenant would keep more.
@@ -176,25 +169,21 @@ def insert_numbered(
     """
     values = {key: getattr(version, key) for key in _STORED if key != "number"}
     values |= {"concept": concept, "base_model": base}
+    if most_bytes is not None:
+        hold(connection, version.tenant)
+        require_bytes(connection, version.tenant, version.size_bytes, most_bytes)
     if connection.dialect.name == "postgresql":
-        row = _AT_ONCE.first(connection, lease=lease.id, most_bytes=most_bytes, **values)
+        row = _AT_ONCE.first(connection, lease=lease.id, **values)
         number = None if row is None else row.number
     else:
-        row = _COUNT_UP.first(connection, concept=concept) if lease.drop(connection) else None
+        row = _COUNT_UP.first(connection, concept=concept, size_bytes=version.size_bytes) if lease.drop(connection) else None
         number = None if row is None else row.latest_number
         if number is not None:
             reach("version.numbered")
-            whose = {"tenant": version.tenant, "size_bytes": version.size_bytes}
-            if _COUNT_BYTES.run(connection, most_bytes=most_bytes, **whose) == 1:
-                _INSERT.run(connection, number=number, **values)
-            else:
-                number = None
+            _INSERT.run(connection, number=number, **values)
     if number is None:
         now_there = require_live(concept_row(connection, parent), parent)
         if now_there.id != concept:
             raise missing(parent)  # Purged, and made anew under its name.
-        used = used_bytes(connection, version.tenant)
-        if used + version.size_bytes > most_bytes:
-            raise too_many_bytes(version.tenant, used, version.size_bytes, most_bytes)
         raise outlasted()
     return replace(version, number=number)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
-from perfuse.errors import AliasInUse, DataLoss, InvalidArgument, PerfuseError
+from perfuse.errors import (
+    AliasInUse,
+    InvalidArgument,
+    PerfuseError,
+)
 from perfuse.names import ConceptName, VersionName
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import AnyRow, Database
-from perfuse.storage.filters import Field, Kind
-from perfuse.storage.listing import Lists, Page, Query
+from perfuse.storage.listing import Lists
 from perfuse.storage.moments import now
-from perfuse.storage.paging import Listing
 from perfuse.storage.requests import Mutation
 from perfuse_registry.catalog.admission import (
     Judged,
@@ -26,8 +27,8 @@ from perfuse_registry.catalog.admission import (
     require_super_category,
 )
 from perfuse_registry.catalog.leases import Leases
+from perfuse_registry.catalog.likeness import require_consent
 from perfuse_registry.catalog.ownership import (
-    concept_row,
     locked_concept,
     missing,
     require_etag,
@@ -35,38 +36,23 @@ from perfuse_registry.catalog.ownership import (
     require_own,
 )
 from perfuse_registry.catalog.requests import once, recalled
-from perfuse_registry.catalog.resources import Version
+from perfuse_registry.catalog.resources import Scope, Version
 from perfuse_registry.catalog.standing import standing
+from perfuse_registry.catalog.usage import Usage
+from perfuse_registry.catalog.version_reads import VersionReads
 from perfuse_registry.catalog.version_rows import (
-    WITH_PARENTS,
     found,
     insert_numbered,
     version_of,
     version_row,
 )
 from perfuse_registry.failpoints import reach
-from perfuse_registry.tables import ALIASES, BASE_MODELS, BLOBS, CONCEPTS, VERSIONS
+from perfuse_registry.tables import ALIASES, BLOBS, CONCEPTS, VERSIONS
 
-FILTERS = {
-    "number": Field(VERSIONS.c.number, Kind.INTEGER),
-    "digest": Field(VERSIONS.c.digest, Kind.TEXT),
-    "base_model": Field("baseModels/" + BASE_MODELS.c.base_model_id, Kind.TEXT),
-    "key_lock": Field(VERSIONS.c.key_lock, Kind.ENUM, ("LOCAL", "TRAINED_K")),
-    "training_run": Field(VERSIONS.c.training_run, Kind.TEXT),
-    "create_time": Field(VERSIONS.c.create_time, Kind.TIMESTAMP),
-    "update_time": Field(VERSIONS.c.update_time, Kind.TIMESTAMP),
-    "labels": Field(VERSIONS.c.labels, Kind.LABELS),
-}
-ORDERS = {
-    "number": VERSIONS.c.number,
-    "create_time": VERSIONS.c.create_time,
-    "update_time": VERSIONS.c.update_time,
-}
 MUTABLE = frozenset({"description", "labels"})
-_OF_CONCEPT = WITH_PARENTS.where(VERSIONS.c.concept == bindparam("of_concept"))
 
 
-class Versions:
+class Versions(VersionReads):
     """Versions of every concept, and their bytes.
 
     Args:
@@ -74,14 +60,19 @@ class Versions:
         blobs: Where the bytes are.
         lists: For pages.
         lease: How long an upload may take before its bytes count as abandoned.
+        usage: What tenants keep and may keep.
     """
 
     def __init__(
-        self, database: Database, blobs: BlobStore, lists: Lists, lease: timedelta
+        self,
+        database: Database,
+        blobs: BlobStore,
+        lists: Lists,
+        lease: timedelta,
+        usage: Usage,
     ) -> None:
-        self._database = database
-        self._blobs = blobs
-        self._lists = lists
+        super().__init__(database, blobs, lists)
+        self._usage = usage
         self._leases = Leases(database, lease)
 
     def create(
@@ -106,6 +97,8 @@ class Versions:
             NotFound, ConceptDeleted: there is no such concept of the caller's.
             InvalidArgument: another super-category than the concept's, or another tenant's run.
             BaseModelMismatch: a base model that is not known here.
+            ConsentMissing, ConsentExpired, ConsentRevoked: a likeness that nobody may train.
+            QuotaExceeded: with it the tenant would keep more bytes than it may.
             Unavailable: database or store do not answer, or the upload outlasted its lease.
         """
         require_own(mutation.tenant, parent)
@@ -129,6 +122,8 @@ class Versions:
                 "version.training_run",
                 f"{training_run!r} is not a run of {parent.tenant}; name a run of the same tenant",
             )
+        # Looked at again where it is counted; here it saves the upload's way to the store.
+        self._usage.require_room(parent.tenant, len(data))
         moment = now()
         metadata = judged.header.metadata
         version = Version(
@@ -152,7 +147,12 @@ class Versions:
             revision=1,
             create_time=moment,
             update_time=moment,
+            likeness=concept.likeness,
         )
+        if concept.likeness:
+            self._database.read(
+                lambda connection: require_consent(connection, concept.concept, parent, Scope.TRAIN)
+            )
         if validate_only:
             return version
         reach("version.judged")
@@ -163,8 +163,17 @@ class Versions:
 
             def work(connection: Connection) -> Version:
                 made = insert_numbered(
-                    connection, parent, version, concept.concept, base.base_model, lease
+                    connection,
+                    parent,
+                    version,
+                    concept.concept,
+                    base.base_model,
+                    lease,
+                    self._usage.most_bytes(parent.tenant),
                 )
+                if concept.likeness:
+                    # Its row is locked by now, so that a revocation has come before or waits.
+                    require_consent(connection, concept.concept, parent, Scope.TRAIN)
                 reach("version.uncommitted")
                 return made
 
@@ -173,67 +182,6 @@ class Versions:
             )
         reach("version.committed")
         return made
-
-    def get(self, tenant: str, name: VersionName) -> Version:
-        """One version, by number, alias or `latest`.
-
-        Raises:
-            NotFound, ConceptDeleted: as their names say.
-        """
-        require_own(tenant, name)
-        row = self._database.read(lambda connection: version_row(connection, name))
-        return found(row, name)
-
-    def batch_get(self, tenant: str, names: Sequence[VersionName]) -> list[Version]:
-        """Several, in the order asked for; one that is missing fails all.
-
-        Raises:
-            NotFound, ConceptDeleted: for the first such name.
-        """
-        require_own(tenant, *names)
-
-        def work(connection: Connection) -> list[Version]:
-            return [found(version_row(connection, name), name) for name in names]
-
-        return self._database.read(work)
-
-    def list(self, tenant: str, parent: ConceptName, query: Query) -> Page[Version]:
-        """A page of a concept's versions, by default the newest first.
-
-        Raises:
-            NotFound, ConceptDeleted: as their names say.
-            InvalidArgument: filter, order, token or size.
-        """
-        require_own(tenant, parent)
-        concept = self._concept(parent)
-        return self._lists.page(
-            _OF_CONCEPT,
-            query,
-            Listing(tenant, "ListVersions", str(parent), query.filter),
-            FILTERS,
-            ORDERS,
-            "number desc",
-            VERSIONS.c.number,
-            version_of,
-            {"of_concept": concept.id},
-        )
-
-    def download(self, tenant: str, name: VersionName, known: str) -> tuple[Version, bytes | None]:
-        """A version and its bytes, or None where the caller has them already.
-
-        Raises:
-            NotFound, ConceptDeleted: as their names say.
-            DataLoss: the bytes are gone or altered.
-        """
-        version = self.get(tenant, name)
-        if version.digest == known:
-            return version, None
-        try:
-            return version, self._blobs.get(version.tenant, version.digest)
-        except DataLoss:
-            # No loss if it was deleted since it was looked up, and its bytes collected.
-            self.get(tenant, version.name)
-            raise
 
     def update(
         self, mutation: Mutation, name: VersionName, etag: str, changes: dict[str, Any]
@@ -288,7 +236,10 @@ class Versions:
             connection.execute(
                 update(CONCEPTS)
                 .where(CONCEPTS.c.id == row.concept)
-                .values(latest_number=highest.scalar_subquery())
+                .values(
+                    latest_number=highest.scalar_subquery(),
+                    size_bytes=CONCEPTS.c.size_bytes - row.size_bytes,
+                )
             )
             # The grace period of bytes that nothing refers to begins now.
             connection.execute(
@@ -300,10 +251,6 @@ class Versions:
 
         once(self._database, mutation, "DeleteVersion", [str(name), etag], type(None), work)
         reach("version_delete.committed")
-
-    def _concept(self, name: ConceptName) -> AnyRow:
-        row = self._database.read(lambda connection: concept_row(connection, name))
-        return require_live(row, name)
 
     def _numbered_row(
         self, connection: Connection, name: VersionName, field: str = "name"

@@ -24,6 +24,7 @@ from perfuse.errors import (
 from perfuse.names import ImageSetName
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
+from perfuse.storage.mutation import Mutation
 from perfuse_trainer.pictures.intake import (
     MAX_KEPT_PIXELS,
     MAX_PICTURES,
@@ -32,6 +33,7 @@ from perfuse_trainer.pictures.intake import (
 )
 from perfuse_trainer.pictures.intake_process import IntakeProcess, kept_size
 from perfuse_trainer.pictures.picture_header import judge, shown
+from perfuse_trainer.requests import AUDIT
 from perfuse_trainer.resources import ImageSet
 from perfuse_trainer.sets.admission import (
     closed,
@@ -87,12 +89,14 @@ class Upload:
         self,
         database: Database,
         vault: Vault,
+        mutation: Mutation,
         name: ImageSetName,
         *,
         limit: timedelta,
         on_end: Callable[[], None],
     ) -> None:
         self._database, self._vault, self._name = database, vault, name
+        self._mutation = mutation
         self._on_end = on_end
         self._limit = limit.total_seconds()
         self._until = time.monotonic() + self._limit
@@ -263,6 +267,7 @@ class Upload:
                 changed.values(revision=row.revision + 1, update_time=now()).returning(IMAGE_SETS)
             ).one()
             images = images_in(connection, row.id)
+            AUDIT.record(connection, self._mutation, "UploadImages", str(self._name))
         used = {blob for kept in fresh for blob in (kept.blob, kept.mask_blob)}
         return image_set_of(row, images), [blob for blob in self._blobs if blob not in used]
 

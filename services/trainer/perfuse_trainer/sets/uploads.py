@@ -16,6 +16,7 @@ from functools import partial
 from perfuse.errors import ResourceExhausted
 from perfuse.names import ImageSetName
 from perfuse.storage.database import Database
+from perfuse.storage.mutation import Mutation
 from perfuse_trainer.sets.image_rows import require_own
 from perfuse_trainer.sets.upload import Upload
 from perfuse_trainer.vault import Vault
@@ -51,13 +52,14 @@ class Uploads:
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
 
-    def open(self, tenant: str, name: ImageSetName) -> Upload:
+    def open(self, mutation: Mutation, name: ImageSetName) -> Upload:
         """An upload to a set, to be begun and then committed or abandoned; waits for nothing.
 
         Raises:
             NotFound: the set is another tenant's.
             ResourceExhausted: as many uploads as may be are under way; it carries `retry_after`.
         """
+        tenant = mutation.tenant
         require_own(tenant, name)
         with self._lock:
             own, total = self._running[tenant], self._running.total()
@@ -70,7 +72,7 @@ class Uploads:
                 raise refusal
             self._running[tenant] += 1
         ended = partial(self._ended, tenant)
-        return Upload(self._database, self._vault, name, limit=self._limit, on_end=ended)
+        return Upload(self._database, self._vault, mutation, name, limit=self._limit, on_end=ended)
 
     def _ended(self, tenant: str) -> None:
         with self._lock:

@@ -54,7 +54,7 @@ class ImageSetServicer:
         self, requests: AsyncIterator[wire.UploadImagesRequest], call: Call
     ) -> wire.ImageSet:
         name = named_set(await _next(requests, IDLE_SECONDS))
-        upload = self.uploads.open(call.caller.tenant, name)
+        upload = self.uploads.open(mutation(call, ""), name)
         try:
             await call.in_thread(upload.begin)
             stream = ImageStream()
@@ -103,7 +103,9 @@ class ImageSetServicer:
 
 def mutation(call: Call, request_id: str) -> Mutation:
     """Who changes something, under which request id; a UUID is the same in capitals."""
-    return Mutation(call.caller.tenant, call.caller.subject, request_id.lower())
+    return Mutation(
+        call.caller.tenant, call.caller.subject, request_id.lower(), call.request_id, call.peer
+    )
 
 
 def _begins_image(message: wire.UploadImagesRequest) -> bool:

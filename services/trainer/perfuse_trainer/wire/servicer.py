@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from perfuse.client.registry import RegistryClient
 from perfuse.errors import (
@@ -17,9 +18,12 @@ from perfuse.errors import (
     Unavailable,
 )
 from perfuse.names import BaseModelName, ConceptName, ImageSetName, TenantName, TrainingRunName
+from perfuse.serving import audit_events
 from perfuse.serving.edge import Call, Edge
 from perfuse.serving.guard import rpc
+from perfuse.serving.roles import OPERATOR
 from perfuse.storage.listing import Query
+from perfuse.v1 import audit_pb2, quotas_pb2
 from perfuse.v1 import trainer_pb2 as wire
 from perfuse.v1.trainer_pb2_grpc import TrainerServiceServicer
 from perfuse_trainer.resources import Event, EventKind, RunState
@@ -49,7 +53,8 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
         base_models: Sequence[str],
         edge: Edge,
     ) -> None:
-        self.edge = edge
+        self.edge, self._audit = edge, trainer.audit
+        edge.on_refusal = trainer.audit.refused
         self.image_sets, self.uploads = trainer.image_sets, trainer.uploads
         self._runs, self._registry = trainer.runs, registry
         self._base_models = tuple(sorted(base_models))
@@ -126,6 +131,32 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
                 if not ended:
                     await asyncio.sleep(_WATCH_PAUSE)
 
+    @rpc
+    async def GetTrainingUsage(
+        self, request: wire.GetTrainingUsageRequest, call: Call
+    ) -> wire.GetTrainingUsageResponse:
+        name = TenantName.parse(request.name)
+        counted = await call.in_thread(self._runs.usage, call.caller.tenant, name)
+        return wire.GetTrainingUsageResponse(
+            quotas=[
+                quotas_pb2.QuotaUsage(quota=each.quota, used=each.used, limit=each.limit)
+                for each in counted
+            ]
+        )
+
+    @rpc
+    async def ListAuditEvents(
+        self, request: audit_pb2.ListAuditEventsRequest, call: Call
+    ) -> audit_pb2.ListAuditEventsResponse:
+        page = await call.in_thread(
+            self._audit.list,
+            call.caller.tenant,
+            request.parent,
+            Query(request.page_size, request.page_token, request.filter),
+            everyone=OPERATOR in call.caller.roles,
+        )
+        return audit_events.page(page.items, page.next_page_token)
+
     async def _answer(self, tenant: str, event: Event, call: Call) -> wire.WatchTrainingRunResponse:
         picture = b""
         if event.blob is not None:
@@ -201,4 +232,4 @@ def _missing(name: object) -> NotFound:
 def request_kinds() -> list[type[Message]]:
     """Every kind of request, so that their rules can be compiled before the first call."""
     service = wire.DESCRIPTOR.services_by_name["TrainerService"]
-    return [getattr(wire, method.input_type.name) for method in service.methods]
+    return [GetMessageClass(method.input_type) for method in service.methods]

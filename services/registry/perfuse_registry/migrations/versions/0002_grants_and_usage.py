@@ -1,4 +1,4 @@
-"""Grants of concepts to other tenants, and what each tenant keeps.
+"""Grants of concepts to other tenants, and what each concept takes.
 
 Revision ID: 0002
 Revises: 0001
@@ -33,22 +33,17 @@ def upgrade() -> None:
         sa.UniqueConstraint("concept", "grantee", name=op.f("uq_grants_concept_grantee")),
     )
     op.create_index(op.f("ix_grants_grantee_id"), "grants", ["grantee", "id"])
-    op.create_table(
-        "tenant_usage",
-        sa.Column("tenant", _ID, nullable=False),
-        sa.Column("concept_count", sa.BigInteger(), nullable=False),
-        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", name=op.f("pk_tenant_usage")),
+    op.add_column(
+        "concepts", sa.Column("size_bytes", sa.BigInteger(), nullable=False, server_default="0")
     )
     op.execute(
-        "INSERT INTO tenant_usage (tenant, concept_count, size_bytes) "
-        "SELECT tenant, count(*) - count(delete_time), "
-        "(SELECT coalesce(sum(size_bytes), 0) FROM versions WHERE versions.tenant = c.tenant) "
-        "FROM concepts AS c GROUP BY tenant"
+        "UPDATE concepts SET size_bytes = (SELECT coalesce(sum(versions.size_bytes), 0) "
+        "FROM versions WHERE versions.concept = concepts.id)"
     )
 
 
 def downgrade() -> None:
-    op.drop_table("tenant_usage")
+    with op.batch_alter_table("concepts") as concepts:
+        concepts.drop_column("size_bytes")
     op.drop_index(op.f("ix_grants_grantee_id"), table_name="grants")
     op.drop_table("grants")

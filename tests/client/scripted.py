@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message_factory import GetMessageClass
 
 from perfuse.client import Connection
 from perfuse.v1 import registry_pb2, renderer_pb2, trainer_pb2
@@ -55,7 +56,7 @@ class Server:
         left: Method → whether a held stream saw its caller go.
     """
 
-    def __init__(self, script: dict[str, list[Any]]) -> None:
+    def __init__(self, script: dict[str, list[Any]], tls: grpc.ServerCredentials | None) -> None:
         self.seen: dict[str, list[Any]] = defaultdict(list)
         self.metadata: dict[str, str] = {}
         self.left: dict[str, threading.Event] = defaultdict(threading.Event)
@@ -66,7 +67,11 @@ class Server:
             self._server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(f"perfuse.v1.{name}", handlers),)
             )
-        target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        bind = "127.0.0.1:0"
+        port = (
+            self._server.add_secure_port(bind, tls) if tls else self._server.add_insecure_port(bind)
+        )
+        target = f"127.0.0.1:{port}"
         self.connection = Connection(target, target, target, "acme", "perfuse_scripted")
         self._server.start()
 
@@ -75,8 +80,7 @@ class Server:
         self._server.stop(0).wait()
 
     def _handler(self, method: Any) -> Any:
-        module = {file.DESCRIPTOR.name: file for file in (registry_pb2, renderer_pb2, trainer_pb2)}
-        request_kind = getattr(module[method.input_type.file.name], method.input_type.name)
+        request_kind = GetMessageClass(method.input_type)
 
         def unary(request: Any, context: grpc.ServicerContext) -> Any:
             answer = self._next(method.name, request, context)
@@ -117,9 +121,9 @@ class Server:
 
 
 @contextmanager
-def scripted(**script: list[Any]) -> Iterator[Server]:
+def scripted(tls: grpc.ServerCredentials | None = None, **script: list[Any]) -> Iterator[Server]:
     """Serve a script: method → answers in turn, the last one again and again."""
-    server = Server(script)
+    server = Server(script, tls)
     try:
         yield server
     finally:

@@ -6,9 +6,12 @@ import asyncio
 import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from serving.authority import Authority
 
 from perfuse.client import (
     AsyncClient,
@@ -31,6 +34,7 @@ from perfuse.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from perfuse.serving.tls import server_credentials
 from perfuse.v1 import registry_pb2, renderer_pb2, trainer_pb2
 
 from .scripted import Refuse, Server, Tell, scripted
@@ -369,3 +373,39 @@ def test_short_ids_are_the_callers_own(call: Callable[[Client], Any]) -> None:
     with scripted(GetConcept=[TOM]) as server, Client(server.connection) as client:
         call(client)
     assert server.seen["GetConcept"][0].name == TOM.name
+
+
+class TestCredentials:
+    def test_a_renewed_token_is_used_from_the_next_call_on(self, tmp_path: Path) -> None:
+        file = tmp_path / "token"
+        with scripted(GetConcept=[TOM]) as server:
+            connection = replace(server.connection, token="", token_file=file)
+            with Client(connection) as client:
+                for token in ("first", "second"):
+                    file.write_text(token)
+                    client.concepts.get("tom")
+                    assert server.metadata["authorization"] == f"Bearer {token}"
+
+    def test_a_certificate_is_a_credential(self, tmp_path: Path) -> None:
+        authority = Authority()
+        authority.install(tmp_path, "server")
+        cert, key = authority.issue("me", "spiffe://prod/me")
+        (tmp_path / "me.pem").write_bytes(cert)
+        (tmp_path / "me.key").write_bytes(key)
+        files = [tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem")]
+        with scripted(tls=server_credentials(*files), GetConcept=[TOM]) as server:
+            trusting = replace(server.connection, ca=tmp_path / "ca.pem")
+            known = replace(
+                trusting,
+                token="",
+                client_cert=tmp_path / "me.pem",
+                client_key=tmp_path / "me.key",
+            )
+            with Client(known) as client:
+                assert client.concepts.get("tom").id == "tom"
+            assert "authorization" not in server.metadata
+            with Client(replace(known, token="perfuse_me")) as client:
+                client.concepts.get("tom")
+            assert server.metadata["authorization"] == "Bearer perfuse_me"
+            with Client(trusting, timeout=1.0) as client, pytest.raises(PerfuseError):
+                client.concepts.get("tom")

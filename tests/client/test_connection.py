@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from perfuse.errors import FailedPrecondition, InvalidArgument, NotFound
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home folder, and nothing in the environment."""
-    for name in ("CONFIG", "REGISTRY", "TRAINER", "RENDERER", "TENANT", "TOKEN", "CA"):
+    for name in ("CONFIG", *(each.name.upper() for each in fields(Connection))):
         monkeypatch.delenv(f"PERFUSE_{name}", raising=False)
     monkeypatch.setenv("PERFUSE_HOME", str(tmp_path))
     return tmp_path
@@ -76,3 +77,41 @@ def test_an_authority_that_cannot_be_read_is_told(home: Path) -> None:
 
 def test_a_token_is_not_shown() -> None:
     assert "secret" not in repr(Connection(token="secret"))
+
+
+def test_who_calls_is_said_by_one_source(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / LEFT_BY_UP).write_text('token = "up"\n')
+    monkeypatch.setenv("PERFUSE_TOKEN_FILE", str(home / "token"))
+    found = Connection.find()
+    assert (found.token, found.token_file) == ("", home / "token")
+    found = Connection.find(token="given")
+    assert (found.token, found.token_file) == ("given", None)
+
+
+def test_a_token_file_is_read_every_time(home: Path) -> None:
+    connection = Connection(token_file=home / "token")
+    for wrong in (None, b"", b" \n", "töken".encode()):
+        if wrong is not None:
+            (home / "token").write_bytes(wrong)
+        with pytest.raises(FailedPrecondition, match="must hold a token"):
+            connection.bearer()
+    for token in ("first", "second"):
+        (home / "token").write_text(f"{token}\n")
+        assert connection.bearer() == token
+
+
+def test_a_token_may_be_asked_for() -> None:
+    tokens = iter(["first", "second"])
+    connection = Connection(token=lambda: next(tokens))
+    assert connection.identified
+    assert [connection.bearer(), connection.bearer()] == ["first", "second"]
+
+
+def test_a_certificate_needs_its_key(home: Path) -> None:
+    with pytest.raises(InvalidArgument, match="belong together"):
+        Connection(client_cert=home / "me.pem")
+    whole = Connection(client_cert=home / "me.pem", client_key=home / "me.key")
+    assert whole.identified
+    # Even on loopback: a certificate that is not shown says nothing.
+    with pytest.raises(FailedPrecondition, match=r"me\.key cannot be read"):
+        whole.credentials("registry")

@@ -57,7 +57,7 @@ def doctor(
         well = {each.check for each in found if each.mark == "ok"}
         reached = [service for service in SERVICES if service.capitalize() in well]
         asking: dict[str, Check] = {"token": partial(check_access, connection, reached)}
-        if connection.token and {"registry", "renderer"} <= set(reached):
+        if connection.identified and {"registry", "renderer"} <= set(reached):
             asking["base models"] = partial(check_base_models, connection)
         found += together(asking, _SECONDS)
     healthy = all(each.mark != "problem" for each in found)

@@ -74,7 +74,7 @@ def check_access(connection: Connection, reached: Collection[str]) -> Iterator[F
     Args:
         reached: services that serve, among `registry`, `trainer` and `renderer`.
     """
-    if not connection.token:
+    if not connection.identified:
         yield problem(
             "token",
             "there is none to call with",

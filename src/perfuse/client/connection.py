@@ -9,7 +9,10 @@ What is given beats the environment, and the environment beats the file:
 | `renderer` | `PERFUSE_RENDERER` | `renderer = "127.0.0.1:7073"` |
 | `tenant` | `PERFUSE_TENANT` | `tenant = "acme"` |
 | `token` | `PERFUSE_TOKEN` | `token = "perfuse_..."` |
+| `token_file` | `PERFUSE_TOKEN_FILE` | `token_file = "/run/perfuse/token"` |
 | `ca` | `PERFUSE_CA` | `ca = "/etc/perfuse/ca.pem"` |
+| `client_cert` | `PERFUSE_CLIENT_CERT` | `client_cert = "/etc/perfuse/me.pem"` |
+| `client_key` | `PERFUSE_CLIENT_KEY` | `client_key = "/etc/perfuse/me.key"` |
 
 The file is `PERFUSE_CONFIG`; without that, `config.toml` in the home folder, which is yours;
 without that, `up.toml` there, which `perfuse up` leaves. The home folder is `PERFUSE_HOME`, or
@@ -21,14 +24,18 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from perfuse.errors import FailedPrecondition, InvalidArgument, NotFound
 from perfuse.names import check_id
+
+_TOKENS = {"token", "token_file"}
+_FILES = {"ca", "token_file", "client_cert", "client_key"}
 
 LEFT_BY_UP = "up.toml"
 """In the home folder: how to reach what `perfuse up` started last."""
@@ -41,29 +48,43 @@ class Connection:
     Attributes:
         registry, trainer, renderer: `host:port`.
         tenant: whose names are meant where a short id stands; the token's own tenant.
-        token: as `perfuse-registry token` printed it.
+        token: as `perfuse-registry token` printed it, or an issuer signed it; or what gives one,
+            asked at every call, which must not take long.
+        token_file: file that has the token, read at every call, so that whoever renews it may do so
+            at any time; `token` beats it.
         ca: PEM file that vouches for the services; None trusts the system's authorities, and on
             loopback speaks in plain text.
+        client_cert, client_key: PEM files of the caller's own certificate, both or neither; read
+            when the first call is made. Alone they are a credential where a service knows them.
 
     Raises:
-        InvalidArgument: an address or the tenant is malformed.
+        InvalidArgument: an address or the tenant is malformed, or a certificate lacks its key.
     """
 
     registry: str = "127.0.0.1:7071"
     trainer: str = "127.0.0.1:7072"
     renderer: str = "127.0.0.1:7073"
     tenant: str = ""
-    token: str = field(default="", repr=False)
+    token: str | Callable[[], str] = field(default="", repr=False)
     ca: Path | None = None
+    token_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
 
     def __post_init__(self) -> None:
         for service in ("registry", "trainer", "renderer"):
             _host(service, getattr(self, service))
         if self.tenant:
             check_id("tenant", self.tenant)
+        if (self.client_cert is None) != (self.client_key is None):
+            raise InvalidArgument.in_field(
+                "client_key", "a certificate and its key belong together; give both, or neither"
+            )
 
     @classmethod
-    def find(cls, config: Path | None = None, **given: str | Path | None) -> Connection:
+    def find(
+        cls, config: Path | None = None, **given: str | Path | Callable[[], str] | None
+    ) -> Connection:
         """The connection that arguments, environment and file say.
 
         Args:
@@ -74,32 +95,59 @@ class Connection:
             NotFound: `config`, or the file that the environment names, is not there.
             InvalidArgument: the file, or a value, is malformed.
         """
-        found: dict[str, str | Path] = {}
-        found.update(_read(config))
-        for each in fields(cls):
-            if value := os.environ.get(f"PERFUSE_{each.name.upper()}"):
-                found[each.name] = value
-        found.update((name, value) for name, value in given.items() if value is not None)
-        if found.get("ca"):
-            found["ca"] = Path(found["ca"])
-        return cls(**found)  # type: ignore[arg-type]
+        said = {each.name: os.environ.get(f"PERFUSE_{each.name.upper()}") for each in fields(cls)}
+        environment = {name: value for name, value in said.items() if value}
+        arguments = {name: value for name, value in given.items() if value is not None}
+        found: dict[str, Any] = {}
+        for source in (_read(config), environment, arguments):
+            if source.keys() & _TOKENS:
+                # Where a better source says who calls, what others say of it counts for nothing.
+                found = {name: value for name, value in found.items() if name not in _TOKENS}
+            found.update(source)
+        for name in _FILES & found.keys():
+            found[name] = Path(found[name])
+        return cls(**found)
+
+    @property
+    def identified(self) -> bool:
+        """Whether there is anything to call with."""
+        return bool(self.token or self.token_file or self.client_cert)
+
+    def bearer(self) -> str:
+        """The token at this moment; empty where there is none.
+
+        Raises:
+            FailedPrecondition: `token_file` cannot be read, or is empty.
+        """
+        if self.token:
+            return self.token if isinstance(self.token, str) else self.token()
+        if self.token_file is None:
+            return ""
+        try:
+            token = self.token_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is not ASCII"
+            raise FailedPrecondition(
+                f"{self.token_file} cannot be read ({why}); it must hold a token"
+            ) from None
+        if not token:
+            raise FailedPrecondition(f"{self.token_file} is empty; it must hold a token")
+        return token
 
     def credentials(self, service: str) -> grpc.ChannelCredentials | None:
         """Of the channel to `registry`, `trainer` or `renderer`; None for plain text on loopback.
 
         Raises:
-            FailedPrecondition: `ca` cannot be read.
+            FailedPrecondition: a file cannot be read.
         """
-        if self.ca is not None:
-            try:
-                return grpc.ssl_channel_credentials(self.ca.read_bytes())
-            except OSError as error:
-                raise FailedPrecondition(
-                    f"{self.ca} cannot be read ({error.strerror}); it must be a PEM file that "
-                    "vouches for the services"
-                ) from error
+        if self.ca is None and self.client_cert is None and self.is_local(service):
+            return None
         # A token must not travel in plain text; so elsewhere it is TLS or nothing.
-        return None if self.is_local(service) else grpc.ssl_channel_credentials()
+        return grpc.ssl_channel_credentials(
+            _pem(self.ca, "that vouches for the services"),
+            _pem(self.client_key, "with the key of the certificate"),
+            _pem(self.client_cert, "with the caller's certificate"),
+        )
 
     def is_local(self, service: str) -> bool:
         """Whether only this machine can reach `registry`, `trainer` or `renderer`."""
@@ -145,6 +193,15 @@ def _read(config: Path | None) -> Mapping[str, str]:
                 f"{path} has {name} = {value!r}; it may have {', '.join(sorted(known))}, each text"
             )
     return content
+
+
+def _pem(path: Path | None, what: str) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise FailedPrecondition(
+            f"{path} cannot be read ({error.strerror}); it must be a PEM file {what}"
+        ) from error
 
 
 def _host(service: str, address: str) -> str:

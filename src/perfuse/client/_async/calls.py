@@ -142,13 +142,16 @@ class Calls:
             return self._stubs[service]
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        if not self._connection.token:
+        if not self._connection.identified:
             raise FailedPrecondition(
                 "there is no token to call with: set PERFUSE_TOKEN or `token` in the "
                 "configuration; `perfuse up` leaves one, an operator makes one with "
                 "`perfuse-registry token`"
             )
-        return (("authorization", f"Bearer {self._connection.token}"), *trace_metadata())
+        token = self._connection.bearer()
+        # Whoever has a certificate alone is known by it.
+        credential = (("authorization", f"Bearer {token}"),) if token else ()
+        return (*credential, *trace_metadata())
 
     def _fault(self, service: str, error: grpc.RpcError) -> PerfuseError:
         if _was_cut_off(error):

@@ -28,6 +28,7 @@ def trial_secrets(tenant: str) -> tuple[Keys, str]:
         tokens = Path(folder) / "tokens"
         token = mint(tokens, tenant, "admin", ["admin", "operator"])
         delegate = mint(tokens, "platform", "trainer", ["delegate"])
+        custodian = mint(tokens, "platform", "renderer", ["custodian"])
         digests = tokens.read_text()
     passwords = {name: secrets.token_hex(24) for name in ("postgres", "registry", "trainer")}
     user, password = secrets.token_hex(8), secrets.token_hex(24)
@@ -43,6 +44,7 @@ def trial_secrets(tenant: str) -> tuple[Keys, str]:
         "perfuse-tokens": {"tokens": digests},
         "registry-secrets": stores("registry"),
         "trainer-secrets": {**stores("trainer"), "registry-token": delegate},
+        "renderer-secrets": {"registry-token": custodian},
         "postgres-secrets": {f"{name}-password": value for name, value in passwords.items()},
         "minio-secrets": {"root-user": user, "root-password": password},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import re
@@ -160,7 +161,8 @@ class TestPackages:
     """What `pip install perfuse[EXTRA]` brings, by what the installed packages say they need."""
 
     @staticmethod
-    def brought(extra: str) -> set[str]:
+    @functools.cache
+    def brought(extra: str) -> frozenset[str]:
         found: set[str] = set()
         waiting = [*map(Requirement, PROJECT["dependencies"]), Requirement(f"perfuse[{extra}]")]
         seen = set()
@@ -183,7 +185,7 @@ class TestPackages:
                     needed.marker.evaluate({"extra": one}) for one in extras
                 ):
                     waiting.append(needed)
-        return found
+        return frozenset(found)
 
     def test_the_registry_has_no_torch_and_nothing_that_computes(self) -> None:
         brought = self.brought("registry")

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 LONG = (
     "trainer/test_trainer_process.py",
+    "trainer/test_ray_deaths.py",
     "renderer/test_renderer_process.py",
     "renderer/test_compiled.py",
     "renderer/test_serve_backend.py",

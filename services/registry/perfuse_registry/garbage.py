@@ -43,7 +43,7 @@ from sqlalchemy import (
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
-from perfuse_registry.catalog.usage import count_off, recount
+from perfuse_registry.catalog.usage import miscounted, recount
 from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import (
     ALIAS_MOVES,
@@ -138,11 +138,10 @@ class Garbage:
         return done
 
     def _recount(self) -> None:
-        """Count anew what tenants keep, should something have gone past the counting."""
-        tenants = select(CONCEPTS.c.tenant).distinct()
-        for tenant in self._database.read(lambda connection: connection.scalars(tenants).all()):
-            if self._database.transact(partial(recount, tenant=tenant)):
-                _log.warning("what a tenant keeps was counted wrong, and is right now")
+        """Count anew the bytes of concepts whose versions went past the counting."""
+        for concept in self._database.read(miscounted):
+            if self._database.transact(partial(recount, concept=concept)):
+                _log.warning("a concept's bytes were counted wrong, and are right now")
 
     def _purge_concepts(self, moment: datetime, done: Collected, dry_run: bool) -> None:
         due = select(CONCEPTS.c.id).where(CONCEPTS.c.purge_time <= moment)
@@ -321,14 +320,6 @@ def _purge(connection: Connection, concept: int, moment: datetime) -> bool:
         update(BLOBS)
         .where(BLOBS.c.digest.in_(digests), BLOBS.c.tenant.in_(tenants))
         .values(touch_time=moment)
-    )
-    size = select(func.coalesce(func.sum(VERSIONS.c.size_bytes), 0)).where(
-        VERSIONS.c.concept == concept
-    )
-    count_off(
-        connection,
-        connection.execute(tenants).scalar_one(),
-        size=int(connection.execute(size).scalar_one()),
     )
     consents = select(CONSENTS.c.id).where(CONSENTS.c.concept == concept)
     connection.execute(delete(REVOCATIONS).where(REVOCATIONS.c.consent.in_(consents)))

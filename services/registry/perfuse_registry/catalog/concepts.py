@@ -114,7 +114,7 @@ class Concepts:
                 )
                 refusal.resource = str(name)
                 raise refusal
-            self._usage.add_concept(connection, name.tenant)
+            self._usage.require_place(connection, name.tenant)
             values = {key: getattr(concept, key) for key in _COLUMNS}
             connection.execute(insert(CONCEPTS).values(next_number=1, **values))
             return concept
@@ -230,13 +230,15 @@ class Concepts:
         require_own(mutation.tenant, name)
 
         def work(connection: Connection) -> Concept:
+            # Before the concept: who adds versions takes the two in this order.
+            self._usage.hold_places(connection, name.tenant)
             row = locked_concept(connection, name)
             if row is None:
                 raise missing(name)
             require_etag(etag, concept_of(row).etag, name)
             if row.delete_time is None:
                 raise FailedPrecondition(f"{name} is not deleted. There is nothing to undelete")
-            self._usage.add_concept(connection, name.tenant)
+            self._usage.require_place(connection, name.tenant)
             restored = _changed(connection, row, delete_time=None, purge_time=None)
             reach("concept_undelete.uncommitted")
             return restored

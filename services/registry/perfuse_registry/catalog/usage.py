@@ -56,6 +56,11 @@ class Usage:
             Used("bytes", int(size), self._quotas.limit(tenant, "bytes")),
         ]
 
+    def hold_places(self, connection: Connection, tenant: str) -> None:
+        """`hold`, where the number of concepts is limited."""
+        if self._quotas.limit(tenant, "concepts") is not None:
+            hold(connection, tenant)
+
     def require_place(self, connection: Connection, tenant: str) -> None:
         """See that a tenant may have one more concept, made or undeleted.
 
@@ -69,7 +74,7 @@ class Usage:
         limit = self._quotas.limit(tenant, "concepts")
         if limit is None:
             return
-        hold(connection, tenant)
+        self.hold_places(connection, tenant)
         row = _SUMS.first(connection, whose=tenant)
         if row is not None and row.concepts >= int(limit):
             raise exceeded(

@@ -176,7 +176,11 @@ def insert_numbered(
         row = _AT_ONCE.first(connection, lease=lease.id, **values)
         number = None if row is None else row.number
     else:
-        row = _COUNT_UP.first(connection, concept=concept, size_bytes=version.size_bytes) if lease.drop(connection) else None
+        row = (
+            _COUNT_UP.first(connection, concept=concept, size_bytes=version.size_bytes)
+            if lease.drop(connection)
+            else None
+        )
         number = None if row is None else row.latest_number
         if number is not None:
             reach("version.numbered")

@@ -6,13 +6,14 @@ It shares everything with every tenant but those whose credentials are `revoked`
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 from bases import random_adapter
 
 from perfuse.adapter import Adapter
 from perfuse.attach import BaseModel
 from perfuse.client.registry import FoundVersion
-from perfuse.errors import NotFound, Unavailable
+from perfuse.errors import ConsentRevoked, NotFound, Unavailable
 from perfuse.names import ConceptName, VersionName
 
 TOM = ConceptName("acme", "tom")
@@ -34,6 +35,8 @@ class Shelf:
         }
         self.fingerprint = base.fingerprint
         self.prod = 1
+        self.likeness = False
+        self.consent_until: datetime | None = None
         self.away = False
         self.revoked: set[str] = set()
         self.asked = 0
@@ -52,7 +55,15 @@ class Shelf:
         else:
             raise NotFound(f"{name} does not exist, or is not yours to see")
         return FoundVersion(
-            name.parent.version(number), digest, "baseModels/b", self.fingerprint, "cat", 0.7, 0.1
+            name.parent.version(number),
+            digest,
+            "baseModels/b",
+            self.fingerprint,
+            "cat",
+            0.7,
+            0.1,
+            self.likeness,
+            self.consent_until,
         )
 
     async def version(self, name: VersionName, authorization: str) -> FoundVersion:
@@ -72,6 +83,8 @@ class Shelf:
             await self.gate.wait()
         if self.away:
             raise Unavailable("away")
+        if self.likeness and self.consent_until is None:
+            raise ConsentRevoked(f"the consent to rendering {name} was revoked")
         found = self.found(name)
         if name.concept in self.others:
             return found, self.others[name.concept].to_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,18 @@ import pytest
 
 from perfuse.attach import BaseModel
 from perfuse.client.registry import FoundVersion
-from perfuse.errors import DataLoss, NotFound, PermissionDenied, Unavailable
+from perfuse.errors import (
+    ConsentExpired,
+    ConsentRevoked,
+    DataLoss,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
 from perfuse.names import VersionName
 from perfuse_renderer.pool import (
     FRESH_SECONDS,
+    STALE_LIKENESS_SECONDS,
     STALE_SECONDS,
     STALE_SHARED_SECONDS,
     AdapterPool,
@@ -323,3 +332,60 @@ def test_bytes_of_another_digest_are_never_used(shelf: Shelf, clock: Clock) -> N
             await AdapterPool(liar, clock=clock).get("acme", TOM.version(1), TOKEN)
 
     run(work(Liar(shelf.base)))
+
+
+class TestLikeness:
+    """Nothing of a living person's is rendered without consent, whatever is cached."""
+
+    async def asked(self, pool: AdapterPool) -> str:
+        try:
+            await pool.get("acme", TOM.version(1), TOKEN)
+        except (ConsentExpired, ConsentRevoked, Unavailable) as refusal:
+            return refusal.reason
+        return "given"
+
+    def test_when_the_consent_is_over_though_all_is_cached(
+        self, shelf: Shelf, clock: Clock
+    ) -> None:
+        moment = [datetime(2030, 1, 1, tzinfo=UTC)]
+        shelf.likeness, shelf.consent_until = True, moment[0] + timedelta(seconds=2)
+        pool = AdapterPool(shelf, clock=clock, wall_clock=lambda: moment[0])
+
+        async def work() -> list[str]:
+            told = [await self.asked(pool)]
+            moment[0] += timedelta(seconds=2)
+            told.append(await self.asked(pool))  # Of what is fresh.
+            shelf.away = True
+            clock.now += FRESH_SECONDS
+            told.append(await self.asked(pool))  # Of what is stale.
+            return told
+
+        assert run(work()) == ["given", "CONSENT_EXPIRED", "CONSENT_EXPIRED"]
+        assert shelf.asked == 2
+
+    def test_when_it_was_revoked(self, pool: AdapterPool, shelf: Shelf, clock: Clock) -> None:
+        shelf.likeness, shelf.consent_until = True, datetime.max.replace(tzinfo=UTC)
+
+        async def work() -> list[str]:
+            told = [await self.asked(pool)]
+            shelf.consent_until = None
+            clock.now += FRESH_SECONDS
+            told.append(await self.asked(pool))
+            return told
+
+        assert run(work()) == ["given", "CONSENT_REVOKED"]
+
+    def test_when_the_registry_is_away_for_longer_than_is_said(
+        self, pool: AdapterPool, shelf: Shelf, clock: Clock
+    ) -> None:
+        shelf.likeness, shelf.consent_until = True, datetime.max.replace(tzinfo=UTC)
+
+        async def work() -> list[str]:
+            told = [await self.asked(pool)]
+            shelf.away = True
+            for seconds in (STALE_LIKENESS_SECONDS - 1, 1):
+                clock.now += seconds
+                told.append(await self.asked(pool))
+            return told
+
+        assert run(work()) == ["given", "given", "UNAVAILABLE"]

@@ -7,6 +7,9 @@ Numbered versions never change, so for them staleness means nothing but a right 
 another tenant's and shared with the caller is used no longer than `STALE_SHARED_SECONDS` without an
 answer. What the Registry has refused is forgotten at once.
 
+The likeness of a living person is rendered while the person's consent lasts, by this machine's
+clock, and no longer than `STALE_LIKENESS_SECONDS` after the Registry's last word about it.
+
 Bytes are kept by digest, for everyone: a digest is only ever reached through a name that the
 Registry has answered for the caller. They are fetched with the caller's own credential, and with
 this service's beside it where they are another tenant's (decision 18).
@@ -19,19 +22,21 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from perfuse.adapter import Adapter
 from perfuse.adapter.header import digest as digest_of
 from perfuse.client.registry import FoundVersion
-from perfuse.errors import DataLoss, DeadlineExceeded, PerfuseError, Unavailable
+from perfuse.errors import ConsentExpired, DataLoss, DeadlineExceeded, PerfuseError, Unavailable
 from perfuse.names import VersionName
 from perfuse_renderer.adapter_disk import AdapterDisk
 
 FRESH_SECONDS = 5.0
 STALE_SECONDS = 3600.0
 STALE_SHARED_SECONDS = 60.0
+STALE_LIKENESS_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -72,6 +77,7 @@ class AdapterPool:
         max_bytes: of adapters in memory.
         max_disk_bytes: of adapters on disk.
         clock: seconds, for tests.
+        wall_clock: the moment, for tests.
 
     Attributes:
         disk: what keeps adapters on disk; None for nothing.
@@ -87,12 +93,14 @@ class AdapterPool:
         max_bytes: int = 256 << 20,
         max_disk_bytes: int = 4 << 30,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._source = source
         self.disk = AdapterDisk(directory, max_disk_bytes) if directory else None
         self.hits = self.misses = self.stale = 0
         self._max_bytes = max_bytes
         self._clock = clock
+        self._wall_clock = wall_clock
         self._names: OrderedDict[tuple[str, VersionName], tuple[float, FoundVersion]]
         self._names = OrderedDict()
         self._adapters: OrderedDict[str, tuple[Adapter, int]] = OrderedDict()
@@ -121,9 +129,12 @@ class AdapterPool:
         Raises:
             NotFound: the Registry knows no such version, or the caller may not see it.
             Unavailable: the Registry does not answer, and nothing that would do is at hand.
+            ConsentMissing, ConsentExpired, ConsentRevoked: a likeness that nobody may render.
             DataLoss, AdapterRefused: what came is not an adapter of its digest.
         """
         version = await self._resolve(tenant, name, authorization)
+        if version.likeness:
+            await self._require_consent(tenant, version, authorization)
         adapter = self._in_memory(version.digest)
         if adapter is None:
             # Another caller may have another right to the same bytes: each asks with its own.
@@ -145,6 +156,8 @@ class AdapterPool:
             )
         except Unavailable:
             stale = STALE_SECONDS if name.tenant == tenant else STALE_SHARED_SECONDS
+            if known is not None and known[1].likeness:
+                stale = min(stale, STALE_LIKENESS_SECONDS)
             if known is not None and self._clock() - known[0] < stale:
                 self.stale += 1
                 return known[1]
@@ -159,6 +172,23 @@ class AdapterPool:
         while len(self._names) > 100_000:
             self._names.popitem(last=False)
         return found
+
+    async def _require_consent(
+        self, tenant: str, version: FoundVersion, authorization: str
+    ) -> None:
+        if version.consent_until is None:
+            # The Registry gives nothing out without it, and says what exactly is missing.
+            await self._source.adapter(
+                version.name, authorization, shared=version.name.tenant != tenant
+            )
+        elif version.consent_until <= self._wall_clock():
+            refusal = ConsentExpired(
+                f"the consent to rendering {version.name.parent} expired at "
+                f"{version.consent_until:%Y-%m-%d %H:%M} UTC. Record the person's consent anew, or "
+                "do without"
+            )
+            refusal.resource = str(version.name.parent)
+            raise refusal
 
     def _in_memory(self, digest: str) -> Adapter | None:
         kept = self._adapters.get(digest)

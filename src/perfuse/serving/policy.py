@@ -170,7 +170,7 @@ POLICY = Policy(
     {
         "perfuse.v1.RegistryService": (
             Row("CreateConcept", PUBLISHER, own=("parent",)),
-            Row("GetConcept", READER, shared=("name",)),
+            Row("GetConcept", READER, delegate=True, shared=("name",)),
             Row("ListConcepts", READER, own=("parent",)),
             Row("UpdateConcept", PUBLISHER, own=("concept.name",)),
             Row("DeleteConcept", PUBLISHER, own=("name",)),

@@ -38,7 +38,7 @@ from perfuse.errors import (
     InvalidArgument,
     PromptRefused,
 )
-from perfuse.method import KeyLock
+from perfuse.method import KeyLock, Remainder
 
 TEXT = "a photo of <tom> and <teddy> wearing <hat> next to <tom> in the snow"
 WRITTEN = "a photo of cat and teddy bear wearing hat next to cat in the snow"
@@ -58,9 +58,16 @@ def planned(found: dict[str, Adapter], names: Sequence[str] = ("tom", "teddy", "
 
 
 def reference(
-    base: BaseModel, concepts: Sequence[PlannedConcept], weight: torch.Tensor, outputs: list
+    base: BaseModel,
+    concepts: Sequence[PlannedConcept],
+    weight: torch.Tensor,
+    outputs: list,
+    remainder: Remainder,
 ) -> torch.Tensor:
-    """h = W(e − Pe) + Σ σ_j o*_j as the paper writes it: C⁻¹ = LLᵀ and a QR decomposition."""
+    """h = W(e − Pe) + Σ σ_j o*_j as the paper writes it: C⁻¹ = LLᵀ and a QR decomposition.
+
+    And what remains, Σ (c_j − σ_j) W e_super_j, with c from the pseudo-inverse of the same P.
+    """
     covariance = base.covariance
     assert covariance is not None
     matrix = covariance.covariance.matrix
@@ -79,31 +86,40 @@ def reference(
         similarity = encodings @ inverse @ vector / (vector @ inverse @ vector)
         gate = torch.sigmoid((similarity - concept.bias) / concept.temperature)
         result = result + gate[:, None] * output
+        if remainder is Remainder.SUPER_CATEGORY:
+            result = result - gate[:, None] * (concept.adapter.super_category_encoding @ weight.T)
+    if remainder is Remainder.SUPER_CATEGORY:
+        supers = torch.stack([concept.adapter.super_category_encoding for concept in concepts])
+        taken = turned @ directions @ directions.T
+        result = result + taken @ torch.linalg.pinv(inputs @ factor) @ supers @ weight.T
     return result
 
 
+@pytest.mark.parametrize("remainder", list(Remainder))
 @pytest.mark.parametrize("lock", list(KeyLock))
-def test_keys_and_values_are_the_papers(double_base: BaseModel, lock: KeyLock) -> None:
+def test_keys_and_values_are_the_papers(
+    double_base: BaseModel, lock: KeyLock, remainder: Remainder
+) -> None:
     base = double_base
     found = adapters(base, key_lock="TRAINED_K" if lock is KeyLock.TRAINED_K else "LOCAL")
     concepts = planned(found)
-    made = plan(base, TEXT, concepts, key_lock=lock)
+    made = plan(base, TEXT, concepts, key_lock=lock, remainder=remainder)
     # The super-category prompt, written out, and which of its positions each position looks at.
     written = encode(base, WRITTEN).encodings[0]
     assert made.chunks[0].placeholders == ((4, "tom"), (6, "teddy"), (8, "hat"), (11, "tom"))
     shifted = [position if position < 6 else min(position + 1, 76) for position in range(77)]
     for index, layer in enumerate(base.layers):
         values = [concept.adapter.value_outputs()[index] for concept in concepts]
-        expected = reference(base, concepts, layer.value_weight, values)
+        expected = reference(base, concepts, layer.value_weight, values, remainder)
         torch.testing.assert_close(made.values[index], expected, rtol=1e-9, atol=1e-10)
         if lock is KeyLock.GLOBAL:
             expected = (written @ layer.key_weight.T)[shifted]
         elif lock is KeyLock.LOCAL:
             keys = [c.adapter.super_category_encoding @ layer.key_weight.T for c in concepts]
-            expected = reference(base, concepts, layer.key_weight, keys)
+            expected = reference(base, concepts, layer.key_weight, keys, remainder)
         else:
             keys = [concept.adapter.key_outputs()[index] for concept in concepts]
-            expected = reference(base, concepts, layer.key_weight, keys)
+            expected = reference(base, concepts, layer.key_weight, keys, remainder)
         torch.testing.assert_close(made.keys[index], expected, rtol=1e-9, atol=1e-10)
 
 
@@ -136,8 +152,9 @@ def test_similarity_says_which_words_are_the_concept(double_base: BaseModel) -> 
     assert float(made.similarity["tom"][4]) == pytest.approx(1)
     gate = torch.sigmoid((made.similarity["tom"] - 0.5) / 0.1)
     torch.testing.assert_close(made.gate["tom"], gate)
-    for value, output in zip(made.values, at.value_outputs(), strict=True):
-        torch.testing.assert_close(value[4], float(gate[4]) * output)
+    for layer, value, output in zip(base.layers, made.values, at.value_outputs(), strict=True):
+        rest = (1 - float(gate[4])) * layer.value_weight @ at.super_category_encoding
+        torch.testing.assert_close(value[4], float(gate[4]) * output + rest)
 
 
 def test_the_digest_names_everything_that_decides_the_tensors(tiny_sd15: BaseModel) -> None:
@@ -163,6 +180,7 @@ def test_the_digest_names_everything_that_decides_the_tensors(tiny_sd15: BaseMod
         digest(text="a <hat> and <tom>"),
         digest(text="a <tom> and <hat> <tom>"),
         digest(lock=KeyLock.GLOBAL),
+        plan(base, text, concepts, key_lock=KeyLock.LOCAL, remainder=Remainder.NOTHING).digest,
         digest(concepts=[replace(concepts[0], bias=0.61), concepts[1]]),
         digest(concepts=[replace(concepts[0], temperature=0.16), concepts[1]]),
         digest(concepts=[replace(concepts[0], adapter=found["teddy"]), concepts[1]]),

@@ -42,6 +42,7 @@ from perfuse.errors import (
     InvalidArgument,
     WrongShape,
 )
+from perfuse.method import Remainder
 
 TEXT = "a photo of <tom> wearing <hat> in the snow"
 
@@ -172,7 +173,9 @@ class PerStep:
 def test_once_per_prompt_is_every_step(double_base: BaseModel, directory: Path) -> None:
     base = double_base
     named = concepts(base, "tom", "hat")
-    made = generate(base, [plan(base, TEXT, named)], seeds=[5], steps=4, output="latent")
+    # The reference edits as Eq. 3 is written.
+    planned = plan(base, TEXT, named, remainder=Remainder.NOTHING)
+    made = generate(base, [planned], seeds=[5], steps=4, output="latent")
     words = {concept.name: concept.adapter.embeddings for concept in named}
     encoding = encode(base, TEXT, words)
     against = unconditional(base)

@@ -13,6 +13,7 @@ from perfuse.method import (
     coordinates,
     dual_inputs,
     edit,
+    filled,
     gate,
     inner_product,
     locked_key_output,
@@ -87,6 +88,51 @@ def test_a_locked_key_at_the_super_category_is_the_base_key() -> None:
     s = similarity(e_super[None], e_super, t["inverse_covariance"])
     locked = locked_key_output(t["weight"], e_super)
     close(edit(base[None], t["weight"] @ e_super, s, torch.ones_like(s), locked), base[None])
+
+
+def filled_blend(t: dict[str, Tensor], encodings: Tensor, gates: Tensor, supers: Tensor) -> Tensor:
+    """With the super-categories' rows [J, d] where a gate does not put its concept back."""
+    weight, inputs = t["weight"], t["target_inputs"]
+    operands = filled(inputs @ weight.mT, t["target_outputs"], supers @ weight.mT)
+    found = coordinates(encodings, inputs, t["inverse_covariance"])
+    return blend(
+        encodings @ weight.mT,
+        operands.projected_target_inputs,
+        found,
+        gates,
+        operands.target_outputs,
+    )
+
+
+@given(case=cases())
+@fast
+def test_what_a_gate_does_not_put_back_is_the_super_category(case: Case) -> None:
+    t = case.tensors()
+    e, inputs, inverse = t["encodings"], t["target_inputs"], t["inverse_covariance"]
+    supers = inputs + torch.linspace(0.5, 2, inputs.numel(), dtype=e.dtype).reshape(inputs.shape)
+    found = coordinates(e, inputs, inverse)
+    closed = filled_blend(t, e, torch.zeros_like(found), supers)
+    # Closed gates: the prompt with each concept's share replaced by its super-category's.
+    close(closed, (e - found @ (inputs - supers)) @ t["weight"].mT)
+    # Gates as wide open as the concept is there: nothing remains, and both forms are the same.
+    plain = blend(e @ t["weight"].mT, inputs @ t["weight"].mT, found, found, t["target_outputs"])
+    close(filled_blend(t, e, found, supers), plain)
+
+
+@given(case=cases())
+@fast
+def test_a_filled_key_lock_does_not_depend_on_the_gate(case: Case) -> None:
+    t = case.tensors()
+    e = t["encodings"]
+    supers = t["target_inputs"].flip(-1) + 1
+    t["target_outputs"] = supers @ t["weight"].mT
+    found = coordinates(e, t["target_inputs"], t["inverse_covariance"])
+    shut, ajar = torch.zeros_like(found), torch.full_like(found, 0.4)
+    close(filled_blend(t, e, ajar, supers), filled_blend(t, e, shut, supers))
+    # At the target input itself the key is the super-category's, exactly.
+    at = t["target_inputs"][:1]
+    one = coordinates(at, t["target_inputs"], t["inverse_covariance"])
+    close(filled_blend(t, at, torch.zeros_like(one), supers), t["target_outputs"][:1])
 
 
 @given(case=cases(max_concepts=1))

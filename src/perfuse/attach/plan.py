@@ -24,9 +24,10 @@ from perfuse.attach.planned_concept import (
     PlannedConcept,
     common_lock,
     gate_parameters,
-    key_output,
+    key_operands,
     prepared,
     require_base,
+    value_operands,
 )
 from perfuse.attach.projection import (
     Projections,
@@ -37,7 +38,7 @@ from perfuse.attach.projection import (
 from perfuse.attach.prompt import Prompt
 from perfuse.attach.tokens import Tokens
 from perfuse.errors import BaseModelMismatch, InvalidArgument, PromptRefused
-from perfuse.method import KeyLock
+from perfuse.method import KeyLock, Remainder
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,8 @@ class ConditioningPlan:
         key_lock: how the keys were computed; None where the prompt names no concept.
         base_model: fingerprint.
         digest: "sha256:..." over everything that decides the tensors but their dtype and device:
-            base model, covariance, token ids, adapters, gate parameters, lock, super-categories.
+            base model, covariance, token ids, adapters, gate parameters, lock, remainder,
+            super-categories.
     """
 
     keys: tuple[torch.Tensor, ...]
@@ -89,6 +91,7 @@ def plan(
     concepts: Sequence[PlannedConcept] = (),
     *,
     key_lock: KeyLock | None = None,
+    remainder: Remainder = Remainder.SUPER_CATEGORY,
     max_chunks: int = 1,
     min_chunks: int = 1,
     store: EncodingStore | None = None,
@@ -101,6 +104,7 @@ def plan(
         concepts: in any order; the result does not depend on it.
         key_lock: LOCAL, GLOBAL or TRAINED_K. None takes the lock that the adapters were trained
             with, which must then be one.
+        remainder: what stands where a gate is not open; NOTHING is the paper's Eq. 3 to the letter.
         max_chunks: how many chunks a prompt longer than the text encoder reads may be split into
             (`chunks.split`); 1 refuses it.
         min_chunks: chunks that the plan shall have at least, as one that is compared with it does;
@@ -160,6 +164,7 @@ def plan(
         )
         similarity = dict(zip(parsed.names, on.similarity[0].unbind(-1), strict=True))
         gate = dict(zip(parsed.names, on.gate[0].unbind(-1), strict=True))
+        values, value_inputs = value_operands(in_order, remainder)
         keys = key_inputs = key_encodings = None
         if lock is KeyLock.GLOBAL:
             replaced = with_super_categories(base, parsed, chunks, supers)
@@ -168,16 +173,15 @@ def plan(
                 base, encoded(base, replaced, {}, store)[0], chunks.tokens, replaced
             )
         else:
-            keys = torch.stack([key_output(concept, lock) for concept in in_order])
-            key_inputs = torch.stack([concept.key_input for concept in in_order])
+            keys, key_inputs = key_operands(in_order, lock, remainder)
         projections = edited_projections(
             base,
             encodings,
             on,
-            torch.stack([concept.value_output for concept in in_order]),
+            values,
             keys,
             key_encodings=key_encodings,
-            value_inputs=torch.stack([concept.value_input for concept in in_order]),
+            value_inputs=value_inputs,
             key_inputs=key_inputs,
         )
         record |= {
@@ -189,6 +193,7 @@ def plan(
             "adapters": [concept.digest for concept in in_order],
             "gates": settings,
             "key_lock": lock.value,
+            "remainder": remainder.value,
             "super_categories": [supers[name] for name in parsed.names],
         }
     return _planned(

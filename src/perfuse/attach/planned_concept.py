@@ -11,7 +11,7 @@ from perfuse.adapter import Adapter
 from perfuse.attach.base_model import BaseModel
 from perfuse.attach.prepared_concept import PreparedConcept, prepare_concept
 from perfuse.errors import BaseModelMismatch, InvalidArgument
-from perfuse.method import KeyLock
+from perfuse.method import KeyLock, Remainder, filled
 
 RENDER_BIAS = {KeyLock.LOCAL: 0.70, KeyLock.TRAINED_K: 0.70, KeyLock.GLOBAL: 0.55}
 """Bias of the gate where neither the request nor the adapter says one."""
@@ -90,7 +90,31 @@ def prepared(base: BaseModel, concept: PlannedConcept) -> PreparedConcept:
     return found
 
 
-def key_output(concept: PreparedConcept, lock: KeyLock) -> torch.Tensor:
+def value_operands(
+    concepts: Sequence[PreparedConcept], remainder: Remainder
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What values are edited with, as rows: outputs, and projected inputs."""
+    outputs = torch.stack([concept.value_output for concept in concepts])
+    inputs = torch.stack([concept.value_input for concept in concepts])
+    if remainder is Remainder.SUPER_CATEGORY:
+        supers = torch.stack([concept.super_category_value for concept in concepts])
+        inputs, outputs = filled(inputs, outputs, supers)
+    return outputs, inputs
+
+
+def key_operands(
+    concepts: Sequence[PreparedConcept], lock: KeyLock, remainder: Remainder
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What keys are edited with under LOCAL and TRAINED_K, likewise."""
+    outputs = torch.stack([_key_output(concept, lock) for concept in concepts])
+    inputs = torch.stack([concept.key_input for concept in concepts])
+    if remainder is Remainder.SUPER_CATEGORY:
+        supers = torch.stack([concept.locked_key_output for concept in concepts])
+        inputs, outputs = filled(inputs, outputs, supers)
+    return outputs, inputs
+
+
+def _key_output(concept: PreparedConcept, lock: KeyLock) -> torch.Tensor:
     """o*_K of all layers [Σ d_l]: stored, or from the super-category."""
     stored = concept.adapter.key_output
     if lock is KeyLock.TRAINED_K and stored is not None:

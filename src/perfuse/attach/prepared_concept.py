@@ -25,6 +25,7 @@ class PreparedConcept:
         value_input: W_V i* of all layers [Σ d_l].
         key_input: W_K i* likewise.
         value_output: o*_V [Σ d_l].
+        super_category_value: W_V e_super [Σ d_l].
         locked_key_output: W_K e_super [Σ d_l], o*_K under LOCAL.
     """
 
@@ -36,6 +37,7 @@ class PreparedConcept:
     value_input: torch.Tensor
     key_input: torch.Tensor
     value_output: torch.Tensor
+    super_category_value: torch.Tensor
     locked_key_output: torch.Tensor
 
     @property
@@ -44,7 +46,7 @@ class PreparedConcept:
         adapter = self.adapter
         held = [
             *(self.target_input, self.dual_input, self.value_input, self.key_input),
-            *(self.value_output, self.locked_key_output),
+            *(self.value_output, self.super_category_value, self.locked_key_output),
             *(adapter.target_input, adapter.super_category_encoding, adapter.value_output),
             *adapter.embeddings.values(),
             *([] if adapter.key_output is None else [adapter.key_output]),
@@ -54,7 +56,7 @@ class PreparedConcept:
 
 @torch.no_grad()
 def prepare_concept(base: BaseModel, adapter: Adapter) -> PreparedConcept:
-    """Make an adapter ready: about eight bytes for each of its outputs, and W read once.
+    """Make an adapter ready: about twenty bytes for each of its outputs, and W read once.
 
     Args:
         base: the adapter's base model.
@@ -65,17 +67,18 @@ def prepare_concept(base: BaseModel, adapter: Adapter) -> PreparedConcept:
     """
     inputs = adapter.target_input.to(base.device)
     # Both in one product, since reading W is what it costs.
-    key_input, locked = projected_by_keys(
-        base, torch.stack([inputs, adapter.super_category_encoding.to(inputs)])
-    )
+    both = torch.stack([inputs, adapter.super_category_encoding.to(inputs)])
+    key_input, locked = projected_by_keys(base, both)
+    value_input, super_category_value = projected_by_values(base, both)
     return PreparedConcept(
         base=base,
         adapter=adapter,
         digest=adapter.digest,
         target_input=inputs,
         dual_input=method.dual_inputs(inputs[None], base.inverse_covariance)[0],
-        value_input=projected_by_values(base, inputs),
+        value_input=value_input,
         key_input=key_input,
         value_output=adapter.value_output.to(base.device),
+        super_category_value=super_category_value,
         locked_key_output=locked,
     )

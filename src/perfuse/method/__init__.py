@@ -18,14 +18,17 @@ from perfuse.method.edit import edit
 from perfuse.method.gate import gate, inner_product, similarity
 from perfuse.method.key_lock import KeyLock, key_positions, locked_key_output
 from perfuse.method.loss import PredictionType, diffusion_target, masked_loss, soft_mask
+from perfuse.method.remainder import Filled, Remainder, filled
 from perfuse.method.target_input import running_mean
 
 __all__ = [
     "Activity",
     "Covariance",
     "CovarianceAccumulator",
+    "Filled",
     "KeyLock",
     "PredictionType",
+    "Remainder",
     "activity",
     "blend",
     "change",
@@ -33,6 +36,7 @@ __all__ = [
     "diffusion_target",
     "dual_inputs",
     "edit",
+    "filled",
     "gate",
     "inner_product",
     "key_positions",

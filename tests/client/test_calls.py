@@ -24,6 +24,7 @@ from perfuse.client import (
     StateChange,
     TrainingProgress,
 )
+from perfuse.client.registry import Publication, RegistryClient
 from perfuse.errors import (
     DataLoss,
     DeadlineExceeded,
@@ -34,6 +35,7 @@ from perfuse.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from perfuse.names import ConceptName, TrainingRunName
 from perfuse.serving.tls import server_credentials
 from perfuse.v1 import registry_pb2, renderer_pb2, trainer_pb2
 
@@ -409,3 +411,24 @@ class TestCredentials:
             assert server.metadata["authorization"] == "Bearer perfuse_me"
             with Client(trusting, timeout=1.0) as client, pytest.raises(PerfuseError):
                 client.concepts.get("tom")
+
+    def test_a_service_never_stands_in_for_a_caller_without_a_token(self) -> None:
+        """It may have a certificate, by which the Registry would know it in the caller's place."""
+        made = registry_pb2.Version(name="tenants/acme/concepts/tom/versions/1")
+
+        async def ask(server: Server) -> None:
+            async with RegistryClient(server.connection.registry) as registry:
+                name = ConceptName("acme", "tom")
+                await registry.concept(name, "")
+                assert server.metadata["authorization"] == ""
+                run = TrainingRunName("acme", "first")
+                work = Publication(name, b"", run, "6f1f2f9e-52bb-4a34-8d5c-2a2f3a3c8d11")
+                await registry.publish(work, "Bearer perfuse_delegate")
+                assert server.metadata["authorization"] == "Bearer perfuse_delegate"
+                # A delegate acts as itself, and may be known by its certificate alone.
+                await registry.publish(work, "")
+                assert "authorization" not in server.metadata
+                assert server.metadata["perfuse-tenant"] == "acme"
+
+        with scripted(GetConcept=[TOM], CreateVersion=[made]) as server:
+            asyncio.run(ask(server))

@@ -11,7 +11,8 @@ from pydantic_settings import SettingsConfigDict
 
 from perfuse.errors import FailedPrecondition
 from perfuse.names import check_id
-from perfuse.serving.settings import ServingSettings, is_loopback
+from perfuse.serving.neighbours import channel_credentials
+from perfuse.serving.settings import ServingSettings
 
 
 class RendererSettings(ServingSettings):
@@ -22,6 +23,8 @@ class RendererSettings(ServingSettings):
             prepared by `perfuse base prepare`.
         registry: `host:port` of the Registry.
         registry_ca: PEM file that vouches for it; needed beyond loopback.
+        registry_cert, registry_key: PEM files of the Renderer's own certificate, for a Registry
+            that asks for one.
         registry_token: a token of the Registry's with the role `custodian`, with which adapters are
             fetched that are shared for rendering alone; empty where none are to be rendered.
         quota_file: how much tenants may render in a minute, see `perfuse.quotas`; None limits
@@ -60,6 +63,8 @@ class RendererSettings(ServingSettings):
     base_models: str = ""
     registry: str = "127.0.0.1:7071"
     registry_ca: Path | None = None
+    registry_cert: Path | None = None
+    registry_key: Path | None = None
     registry_token: SecretStr = SecretStr("")
     quota_file: Path | None = None
     device: str = "cpu"
@@ -137,11 +142,10 @@ class RendererSettings(ServingSettings):
         Raises:
             FailedPrecondition: the Registry is elsewhere, and nothing vouches for it.
         """
-        if self.registry_ca is not None:
-            return grpc.ssl_channel_credentials(self.registry_ca.read_bytes())
-        if is_loopback(self.registry):
-            return None
-        raise FailedPrecondition(
-            f"the Registry at {self.registry} would get callers' tokens in plain text: set "
-            "PERFUSE_RENDERER_REGISTRY_CA to a PEM file that vouches for it"
+        return channel_credentials(
+            "PERFUSE_RENDERER_",
+            self.registry,
+            self.registry_ca,
+            self.registry_cert,
+            self.registry_key,
         )

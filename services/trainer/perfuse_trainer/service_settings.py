@@ -23,6 +23,8 @@ class TrainerSettings(StorageSettings):
             prepared by `perfuse base prepare`, and in the same place for every worker.
         registry: `host:port` of the Registry.
         registry_ca: PEM file that vouches for it; needed beyond loopback.
+        registry_cert, registry_key: PEM files of the Trainer's own certificate, for a Registry that
+            asks for one; where it knows the Trainer by it, no token is needed.
         registry_token: a token of the Registry's with the role `delegate`, to publish with.
         runner: where workers run: `local` processes on this machine, or `ray` actors.
         ray_address: of a Ray cluster; None starts one on this machine.
@@ -53,6 +55,8 @@ class TrainerSettings(StorageSettings):
     base_models: str = ""
     registry: str = "127.0.0.1:7071"
     registry_ca: Path | None = None
+    registry_cert: Path | None = None
+    registry_key: Path | None = None
     registry_token: SecretStr = SecretStr("")
     runner: Literal["local", "ray"] = "local"
     ray_address: str | None = None
@@ -90,15 +94,23 @@ class TrainerSettings(StorageSettings):
         Raises:
             FailedPrecondition: the Registry is elsewhere, and nothing vouches for it.
         """
-        return channel_credentials("PERFUSE_TRAINER_REGISTRY_CA", self.registry, self.registry_ca)
+        return channel_credentials(
+            "PERFUSE_TRAINER_",
+            self.registry,
+            self.registry_ca,
+            self.registry_cert,
+            self.registry_key,
+        )
 
     def registry_authorization(self) -> str:
-        """As metadata carries it.
+        """As metadata carries it; empty where a certificate is all there is.
 
         Raises:
-            FailedPrecondition: there is no token.
+            FailedPrecondition: there is neither.
         """
         token = self.registry_token.get_secret_value()
+        if not token and self.registry_cert is not None:
+            return ""
         if not token:
             raise FailedPrecondition(
                 "runs could not be published: set PERFUSE_TRAINER_REGISTRY_TOKEN to a token that "

@@ -34,23 +34,46 @@ def base_directories(variable: str, value: str) -> dict[str, Path]:
 
 
 def channel_credentials(
-    variable: str, target: str, ca_file: Path | None
+    prefix: str, target: str, ca: Path | None, cert: Path | None = None, key: Path | None = None
 ) -> grpc.ChannelCredentials | None:
-    """The credentials of a channel to another service; None for plain text on loopback.
+    """The credentials of a channel to the Registry; None for plain text on loopback.
 
     Args:
-        variable: of the environment that names `ca_file`, for messages.
+        prefix: of the environment's variables, for messages.
         target: `host:port`.
-        ca_file: PEM file that vouches for it.
+        ca: PEM file that vouches for it.
+        cert, key: PEM files of the service's own certificate, both or neither; read now, so that a
+            process that outlives it must be started anew.
 
     Raises:
-        FailedPrecondition: the service is elsewhere, and nothing vouches for it.
+        FailedPrecondition: the Registry is elsewhere, and nothing vouches for it; or a file is
+            missing.
     """
-    if ca_file is not None:
-        return grpc.ssl_channel_credentials(ca_file.read_bytes())
+    if (cert is None) != (key is None):
+        raise FailedPrecondition(
+            f"{prefix}REGISTRY_CERT and {prefix}REGISTRY_KEY belong together: set both, or neither"
+        )
+    if ca is None and cert is not None:
+        raise FailedPrecondition(
+            f"{prefix}REGISTRY_CERT is for TLS: set {prefix}REGISTRY_CA to a PEM file that vouches "
+            "for the Registry"
+        )
+    if ca is not None:
+        return grpc.ssl_channel_credentials(
+            *(None if path is None else _read(path) for path in (ca, key, cert))
+        )
     if is_loopback(target):
         return None
     raise FailedPrecondition(
-        f"the service at {target} would get callers' tokens in plain text: set {variable} to a PEM "
-        "file that vouches for it"
+        f"the Registry at {target} would get callers' tokens in plain text: set "
+        f"{prefix}REGISTRY_CA to a PEM file that vouches for it"
     )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FailedPrecondition(
+            f"{path} cannot be read ({error.strerror}); it must be a PEM file of TLS"
+        ) from None

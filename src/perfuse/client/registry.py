@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import grpc
@@ -58,6 +59,8 @@ class FoundVersion:
         fingerprint: of the base model.
         super_category: as the adapter says.
         bias, temperature: suggested for rendering.
+        likeness: whether it is of a living person.
+        consent_until: until when rendering a likeness is consented to; None where it is not.
     """
 
     name: VersionName
@@ -67,6 +70,8 @@ class FoundVersion:
     super_category: str
     bias: float
     temperature: float
+    likeness: bool = False
+    consent_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +82,15 @@ class FoundConcept:
         name: of the concept.
         super_category: what it is a kind of.
         deleted: whether it was deleted and can be undeleted.
+        likeness: whether it is of a living person.
+        consent_until: until when training a likeness is consented to; None where it is not.
     """
 
     name: ConceptName
     super_category: str
     deleted: bool
+    likeness: bool = False
+    consent_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,16 +205,29 @@ class RegistryClient:
             )
         return found, answer.adapter
 
-    async def concept(self, name: ConceptName, authorization: str) -> FoundConcept:
+    async def concept(
+        self, name: ConceptName, authorization: str, *, tenant: str | None = None
+    ) -> FoundConcept:
         """A concept.
+
+        Args:
+            name: of the concept.
+            authorization: the caller's own credential, or a delegate's.
+            tenant: for which the delegate acts.
 
         Raises:
             PerfuseError: as the Registry refused, among them NotFound and Unavailable.
         """
         request = wire.GetConceptRequest(name=str(name))
-        found = await self._call(self._stub.GetConcept, request, authorization)
+        found = await self._call(self._stub.GetConcept, request, authorization, tenant)
         name = ConceptName.parse(found.name)
-        return FoundConcept(name, found.super_category, found.HasField("delete_time"))
+        return FoundConcept(
+            name,
+            found.super_category,
+            found.HasField("delete_time"),
+            found.likeness,
+            _moment(found, "train_consent_expire_time"),
+        )
 
     async def fingerprint(self, base_model: str, authorization: str) -> str:
         """The fingerprint of a base model, `baseModels/{id}`.
@@ -304,4 +326,13 @@ def _found(sent: wire.Version) -> FoundVersion:
         super_category=sent.super_category,
         bias=sent.bias,
         temperature=sent.temperature,
+        likeness=sent.likeness,
+        consent_until=_moment(sent, "render_consent_expire_time"),
     )
+
+
+def _moment(sent: Any, field: str) -> datetime | None:
+    if not sent.HasField(field):
+        return None
+    told: datetime = getattr(sent, field).ToDatetime(UTC)
+    return told

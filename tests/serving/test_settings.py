@@ -42,6 +42,24 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.token_file == Path("/etc/tokens")
 
 
+def test_a_file_stands_for_a_variable_that_is_not_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PERFUSE_SECRETS_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("PERFUSE_PROBE_THREADS", "3")
+    (tmp_path / "perfuse_probe_database").write_text("postgresql://of-the-file\n")
+    (tmp_path / "perfuse_probe_threads").write_text("4")
+    settings = ProbeSettings.load()
+    assert (settings.database, settings.threads) == ("postgresql://of-the-file", 3)
+    (tmp_path / "perfuse_probe_log_level").write_text("canary")
+    with pytest.raises(FailedPrecondition, match="PERFUSE_PROBE_LOG_LEVEL: ") as caught:
+        ProbeSettings.load()
+    assert "canary" not in str(caught.value)
+    monkeypatch.setenv("PERFUSE_SECRETS_DIRECTORY", str(tmp_path / "missing"))
+    with pytest.raises(FailedPrecondition, match=r"PERFUSE_SECRETS_DIRECTORY is .*missing"):
+        ProbeSettings.load()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("THREADS", "canary"), ("THREADS", "0"), ("LOG_LEVEL", "canary"), ("GRACE_SECONDS", "-1")],

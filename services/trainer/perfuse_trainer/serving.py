@@ -7,6 +7,8 @@ import os
 import signal
 from datetime import timedelta
 
+from pydantic import SecretStr
+
 from perfuse.client.registry import RegistryClient
 from perfuse.serving import logs, tracing
 from perfuse.serving.edge import Edge
@@ -18,6 +20,7 @@ from perfuse_trainer.foreman import Foreman
 from perfuse_trainer.measures import Measures
 from perfuse_trainer.runners.local import LocalRunner
 from perfuse_trainer.runners.runner import Runner
+from perfuse_trainer.runs.consent import ConsentWatch
 from perfuse_trainer.runs.publisher import Publisher
 from perfuse_trainer.runs.run_queue import Queue
 from perfuse_trainer.service_settings import TrainerSettings
@@ -63,6 +66,7 @@ async def serve(settings: TrainerSettings) -> None:
             raise
 
     async with RegistryClient(settings.registry, credentials) as registry:
+        consent = ConsentWatch(trainer.database, registry, authorization, trainer.vault.drop)
         foreman = Foreman(
             Queue(
                 trainer.database,
@@ -80,6 +84,7 @@ async def serve(settings: TrainerSettings) -> None:
             measures=measures,
             sweep_seconds=settings.sweep_minutes * 60,
             # As if told so from outside: what is under way ends in order.
+            chores=[consent.turn],
             on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM),
         )
 
@@ -112,9 +117,19 @@ def runner(settings: TrainerSettings) -> Runner:
     # Ray takes seconds to import, which those who do not use it need not wait for.
     from perfuse_trainer.runners.ray_actors import RayRunner
 
+    return RayRunner(settings.ray_address, told_to_actors(settings), settings.device)
+
+
+def told_to_actors(settings: TrainerSettings) -> dict[str, str]:
+    """The environment of workers on other machines, which have no files of secrets."""
     told = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith((_PREFIX, "OTEL_")) and name not in _NOT_FOR_WORKERS
+        f"{_PREFIX}{name.upper()}": value.get_secret_value()
+        for name, value in settings
+        if isinstance(value, SecretStr)
     }
-    return RayRunner(settings.ray_address, told, settings.device)
+    told |= {
+        name: value for name, value in os.environ.items() if name.startswith((_PREFIX, "OTEL_"))
+    }
+    for name in _NOT_FOR_WORKERS:
+        told.pop(name, None)
+    return told

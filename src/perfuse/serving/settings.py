@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,6 +14,9 @@ from pydantic_settings import SettingsConfigDict
 
 from perfuse.errors import FailedPrecondition
 from perfuse.serving.authentication import AuthenticationSettings
+
+SECRETS_DIRECTORY = "PERFUSE_SECRETS_DIRECTORY"
+"""Names a folder with a secret in each file, called like the variable that it stands for."""
 
 
 class ServingSettings(AuthenticationSettings):
@@ -53,14 +58,22 @@ class ServingSettings(AuthenticationSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """The settings, from the environment.
+        """The settings, from the environment and, where it lacks one, from the file of that name
+        in the folder that PERFUSE_SECRETS_DIRECTORY names.
 
         Raises:
             FailedPrecondition: one of them breaks its rule; the message names the variable, and
-                never the value.
+                never the value. Or there is no such folder.
         """
+        folder = os.environ.get(SECRETS_DIRECTORY)
+        if folder is not None and not Path(folder).is_dir():
+            raise FailedPrecondition(
+                f"{SECRETS_DIRECTORY} is {folder}, which is no folder; name one that has secrets "
+                "in files, or unset it"
+            )
+        made: Callable[..., Self] = cls
         try:
-            return cls()
+            return made(_secrets_dir=folder)
         except ValidationError as error:
             prefix = cls.model_config.get("env_prefix", "")
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]

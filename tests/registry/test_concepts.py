@@ -266,6 +266,10 @@ USES: list[tuple[str, Callable[[str], Message]]] = [
         name=f"{name}/aliases/prod", version=f"{name}/versions/2", etag="any"))),
     ("DeleteAlias", lambda name: wire.DeleteAliasRequest(name=f"{name}/aliases/prod")),
     ("ListAliasMoves", lambda name: wire.ListAliasMovesRequest(parent=f"{name}/aliases/prod")),
+    ("CreateGrant", lambda name: wire.CreateGrantRequest(
+        parent=name, grant_id="other", grant=wire.Grant(access=wire.GRANT_ACCESS_READ))),
+    ("GetGrant", lambda name: wire.GetGrantRequest(name=f"{name}/grants/friend")),
+    ("ListGrants", lambda name: wire.ListGrantsRequest(parent=name)),
     ("CheckCompatibility", lambda name: wire.CheckCompatibilityRequest(
         version=f"{name}/versions/1", base_model=BASE_MODEL)),
     ("CheckBlend", lambda name: wire.CheckBlendRequest(
@@ -343,17 +347,20 @@ class TestDelete:
     def test_nothing_of_it_can_be_used(self, acme: Tenant) -> None:
         acme.alias("prod", acme.version(1))
         acme.version(2)
+        acme.grant("friend")
         before = everything(acme)
         deleted = delete(acme, force=True)
         for method, request in USES:
             with refused("FAILED_PRECONDITION", "CONCEPT_DELETED"):
-                getattr(acme.call, method)(request(deleted.name))
+                getattr(acme.admin, method)(request(deleted.name))
         assert get(acme) == deleted
         undelete(acme)
         assert everything(acme) == before
 
     def test_every_way_to_use_one_is_tried(self) -> None:
         others = {"CreateConcept", "GetConcept", "ListConcepts", "UndeleteConcept",
+                  # What was granted can be taken back whatever else was deleted.
+                  "DeleteGrant", "ListReceivedGrants", "GetStorageUsage",
                   "CreateBaseModel", "GetBaseModel", "ListBaseModels", "DeleteBaseModel",
                   "VerifyIntegrity", "CollectGarbage"}  # fmt: skip
         assert {method for method, _ in USES} == METHODS.keys() - others

@@ -69,7 +69,8 @@ EXCEPTIONS = {
     **dict.fromkeys(("GetConsent", "ListConsents"), "publisher"),
 }
 BESIDES = {
-    "delegate": {"CreateVersion", "ListVersions"},
+    # The Trainer publishes, and looks whether a likeness may still be trained.
+    "delegate": {"GetConcept", "CreateVersion", "ListVersions"},
     "operator": {"ListAuditEvents"},
 }
 HAS = {

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from perfuse.errors import FailedPrecondition, PerfuseError
 from perfuse.serving import logs
+from perfuse.serving.roles import GRANTED_BY
 from perfuse.serving.process_one import die_of_sigterm
 from perfuse.serving.workers import supervise, this_worker
 from perfuse.storage.database import Database
@@ -86,7 +87,7 @@ def token(
     tenant: Annotated[str, typer.Argument(help="Whose token: a tenant's id.")],
     role: Annotated[
         list[str] | None,
-        typer.Option(help="reader, publisher, admin, operator or delegate; repeatable."),
+        typer.Option(help=f"One of {', '.join(GRANTED_BY)}; repeatable."),
     ] = None,
     subject: Annotated[str, typer.Option(help="The person or service.")] = "admin",
     file: Annotated[

@@ -194,6 +194,9 @@ ALLOWED: dict[str, set[str]] = {
         *("prometheus_client", "sqlalchemy"),
     },
     "perfuse_trainer.runs": {*STORAGE, "perfuse.method", "perfuse_trainer", "sqlalchemy"},
+    "perfuse_trainer.runs.consent": {
+        *(*STORAGE, "perfuse.client", "perfuse_trainer", "sqlalchemy", "structlog"),
+    },
     "perfuse_trainer.runs.publisher": {
         *(*STORAGE, "perfuse.client", "perfuse.serving.tracing", "perfuse_trainer"),
         *("sqlalchemy", "structlog"),

@@ -84,7 +84,9 @@ class Calls:
 
 
 class Desk:
-    """A Trainer's front door without workers, and a Registry."""
+    """A Trainer's front door without workers, and a Registry at `target`."""
+
+    target = ""
 
     def __init__(self, shop: Workshop, trainer: Any, registry: Any, edge: Edge) -> None:
         self.shop, self.trainer, self.registry, self.edge = shop, trainer, registry, edge
@@ -132,7 +134,9 @@ def desk(
                 grpc.insecure_channel(target, options=options) as trainer,
                 grpc.insecure_channel(registry.target, options=options) as beside,
             ):
-                yield Desk(shop, TrainerServiceStub(trainer), RegistryServiceStub(beside), edge)
+                made = Desk(shop, TrainerServiceStub(trainer), RegistryServiceStub(beside), edge)
+                made.target = registry.target
+                yield made
         finally:
             _on_loop(stack.aclose())
             registry.kill()

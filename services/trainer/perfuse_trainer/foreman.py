@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -37,6 +37,7 @@ class Foreman:
         measures: Count the workers.
         sweep_seconds: Between two sweeps.
         on_lost: Called when the runner is lost for good; nothing turns from then on.
+        chores: Done in each round; each knows when it is due.
 
     Attributes:
         lost: How the runner was lost, if it was.
@@ -56,9 +57,10 @@ class Foreman:
         measures: Measures | None = None,
         sweep_seconds: float = 600.0,
         on_lost: Callable[[], None] = lambda: None,
+        chores: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self.lost: RunnerLost | None = None
-        self._on_lost = on_lost
+        self._on_lost, self._chores = on_lost, tuple(chores)
         self._queue, self._runner, self._publisher = queue, runner, publisher
         self._vault, self._sweep, self._sweep_seconds = vault, sweep, sweep_seconds
         self._workers, self._pack, self._base_models = workers, pack, base_models
@@ -84,6 +86,9 @@ class Foreman:
         """One round."""
         for tenant, blob in await asyncio.to_thread(self._queue.reap):
             await asyncio.to_thread(self._vault.drop, tenant, [blob])
+        for chore in self._chores:
+            with self._told():
+                await chore()
         await self._publisher.publish()
         await asyncio.to_thread(self._staff)
         if time.monotonic() - self._swept > self._sweep_seconds:

@@ -122,6 +122,8 @@ class RunRow(Base, table=True):
     adapter_blob: str | None = identifier(nullable=True, index=True)
     digest: str | None = identifier(nullable=True)
     version_number: int | None = Field(sa_column=Column(BigInteger, nullable=True))
+    consent_until: datetime | None = moment(nullable=True)
+    consent_seen: datetime | None = moment(nullable=True)
     error_reason: str
     error_message: str
     next_sequence: int = _big()

@@ -19,6 +19,7 @@ from perfuse.names import ConceptName, TrainingRunName
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
 from perfuse_trainer.resources import RunState
+from perfuse_trainer.runs.consent import is_consented
 from perfuse_trainer.runs.endings import end, requeue
 from perfuse_trainer.runs.events import News, append
 from perfuse_trainer.tables import RUNS
@@ -101,9 +102,10 @@ class Claims:
         self.lease = lease
 
     def look(self, claims: Sequence[Claim]) -> dict[int, RunState | None]:
-        """Key of a run → its state, or None where the claim is lost; one small query."""
+        """Key of a run → its state, or None where the claim is lost or the person whose likeness
+        it learns does not consent any more, as far as is known; one small query."""
         asked = select(RUNS.c.id, RUNS.c.fence, RUNS.c.state).where(
-            RUNS.c.id.in_([claim.run for claim in claims])
+            RUNS.c.id.in_([claim.run for claim in claims]), is_consented(now())
         )
         rows = self.database.read(lambda connection: connection.execute(asked).all())
         found = {row.id: row for row in rows}

@@ -13,6 +13,7 @@ from perfuse.storage.moments import Moment, now
 from perfuse_trainer.resources import RunState
 from perfuse_trainer.runs.allowance import Allowance
 from perfuse_trainer.runs.claims import HELD, Claim
+from perfuse_trainer.runs.consent import is_consented
 from perfuse_trainer.runs.endings import end, requeue
 from perfuse_trainer.runs.events import append, state_news
 from perfuse_trainer.tables import RUNS
@@ -188,7 +189,9 @@ def _candidates(
 ) -> list[tuple[str, int]]:
     """Tenants in the order of their turns, each with the oldest of its runs that wait."""
     waiting = select(RUNS.c.tenant, func.min(RUNS.c.id).label("oldest")).where(
-        RUNS.c.state == RunState.QUEUED.value, RUNS.c.base_model_id.in_(base_models)
+        RUNS.c.state == RunState.QUEUED.value,
+        RUNS.c.base_model_id.in_(base_models),
+        is_consented(now()),
     )
     if not exclusive_too:
         waiting = waiting.where(RUNS.c.exclusive.is_(False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from perfuse.errors import (
     NotFound,
     TrainingRunNotEnded,
 )
-from perfuse.names import ConceptName, ImageSetName, TenantName, TrainingRunName
+from perfuse.names import TenantName, TrainingRunName
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.filters import Field, Kind
 from perfuse.storage.listing import Lists, Page, Query
@@ -28,7 +28,7 @@ from perfuse_trainer.resources import Event, Run, RunState
 from perfuse_trainer.runs.allowance import Allowance, Used
 from perfuse_trainer.runs.endings import end
 from perfuse_trainer.runs.events import append, events_after, state_news, validations
-from perfuse_trainer.runs.run_settings import RunSettings
+from perfuse_trainer.runs.run_order import RunOrder as RunOrder
 from perfuse_trainer.tables import EVENTS, IMAGE_SETS, IMAGES, RUNS
 from perfuse_trainer.vault import Vault
 
@@ -50,26 +50,6 @@ _STORED = tuple(name for name in Run.__dataclass_fields__ if name in RUNS.c)
 _RUN = select(RUNS).where(
     RUNS.c.tenant == bindparam("tenant"), RUNS.c.run_id == bindparam("run_id")
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOrder:
-    """What a caller asks for.
-
-    Attributes:
-        name: of the run; its id may be empty.
-        exclusive: share no forward pass with other runs.
-    """
-
-    tenant: str
-    run_id: str
-    concept: ConceptName
-    image_set: ImageSetName
-    base_model_id: str
-    settings: RunSettings
-    description: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
-    exclusive: bool = False
 
 
 class Runs:
@@ -292,6 +272,8 @@ class Runs:
                 faults=0,
                 fence=0,
                 checkpoint_step=0,
+                consent_until=order.consent_until,
+                consent_seen=None if order.consent_until is None else moment,
                 error_reason="",
                 error_message="",
                 next_sequence=1,

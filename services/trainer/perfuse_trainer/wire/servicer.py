@@ -12,6 +12,7 @@ from google.protobuf.message_factory import GetMessageClass
 from perfuse.client.registry import RegistryClient
 from perfuse.errors import (
     ConceptDeleted,
+    ConsentMissing,
     DataLoss,
     InvalidArgument,
     NotFound,
@@ -181,6 +182,14 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
             raise _missing(name)
         if concept.deleted:
             raise ConceptDeleted(f"{name} was deleted. Undelete it first, or use another concept")
+        if concept.likeness and concept.consent_until is None:
+            missing = ConsentMissing(
+                f"{name} is a living person's likeness, and there is no live consent to training "
+                "it: none was recorded, or it is not yet in force, expired or revoked. Record the "
+                "person's consent in the Registry with CreateConsent, or do without"
+            )
+            missing.resource = str(name)
+            raise missing
         if sent.super_category not in ("", concept.super_category):
             raise InvalidArgument.in_field(
                 "training_run.super_category",
@@ -197,6 +206,7 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
             description=sent.description,
             labels=dict(sent.labels),
             exclusive=sent.settings.exclusive,
+            consent_until=concept.consent_until if concept.likeness else None,
         )
 
     def _base_model(self, name: str) -> str:

@@ -10,23 +10,32 @@ from contextlib import suppress
 from perfuse_trainer.runners.runner import new_worker_id
 from trainer.forge import Forge
 
+_IMPATIENT = {"PERFUSE_TRAINER_STALL_SECONDS": "1"}
+
 
 class ForgeRunner:
     """Workers as forks of one process that has imported everything already.
 
     Args:
         environment: with the Trainer's settings.
+        forge: of workers.
+
+    Attributes:
+        hang: whether workers started from now on come no further than their first step.
     """
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self._environment = environment
-        self._forge = Forge("trainer.worker_forge")
+    def __init__(self, environment: dict[str, str], forge: Forge) -> None:
+        self.hang = False
+        self._environment, self._forge = environment, forge
         self._workers: dict[str, tuple[str, int]] = {}
 
     def start(self, base_model_id: str) -> str:
         worker_id = new_worker_id()
         pid = self._forge.fork(
-            worker=worker_id, base_model=base_model_id, environment=self._environment
+            worker=worker_id,
+            base_model=base_model_id,
+            environment=self._environment | (_IMPATIENT if self.hang else {}),
+            hang=self.hang,
         )
         self._workers[worker_id] = (base_model_id, pid)
         return worker_id
@@ -50,4 +59,7 @@ class ForgeRunner:
         until = time.monotonic() + grace_seconds
         while self.pids and time.monotonic() < until:
             time.sleep(0.02)
-        self._forge.close()
+        for pid in self.pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            self._forge.wait(pid)

@@ -14,14 +14,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import psycopg
 import pytest
 import torch
 from bases import words_covariance
 from registry.processes import PAIRS, ServerProcess, fresh_place, start
 from registry.processes import _home as tokens_home
-from sqlalchemy.engine import make_url
-from storage.databases import postgres_server
 
 from perfuse.attach import BaseModel
 from perfuse.client.registry import RegistryClient
@@ -35,6 +32,9 @@ from perfuse_trainer.runs.publisher import Publisher
 from perfuse_trainer.runs.run_settings import RunSettings
 from perfuse_trainer.sets.image_sets import kept_pictures
 from perfuse_trainer.sweeping import Sweeper
+from perfuse_trainer.working.working import STALLED
+from trainer.chaos import cut_connections
+from trainer.forge import Forge
 from trainer.forging import ForgeRunner
 from trainer.workshop import BACKENDS, Workshop, workshop
 
@@ -56,6 +56,13 @@ def base(model: Path) -> Iterator[BaseModel]:
     torch.set_num_threads(1)
     yield BaseModel.load(model)
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def forge() -> Iterator[Forge]:
+    made = Forge("trainer.worker_forge")
+    yield made
+    made.close()
 
 
 @dataclass
@@ -91,7 +98,9 @@ class Installation:
 
 
 @contextmanager
-def installed(dialect: str, folder: Path, model: Path, base: BaseModel) -> Iterator[Installation]:
+def installed(
+    dialect: str, folder: Path, model: Path, base: BaseModel, forge: Forge
+) -> Iterator[Installation]:
     pair = PAIRS[BACKENDS.index(dialect)]
     (folder / "registry").mkdir()
     with workshop(dialect, folder) as shop, fresh_place(pair, folder / "registry") as place:
@@ -122,7 +131,7 @@ def installed(dialect: str, folder: Path, model: Path, base: BaseModel) -> Itera
                     concept=wire.Concept(super_category="cat"),
                 )
             )
-        runner = ForgeRunner(environment(shop, model))
+        runner = ForgeRunner(environment(shop, model), forge)
         try:
             yield Installation(shop, runner, registry, f"Bearer {token}", concepts)
         finally:
@@ -150,23 +159,13 @@ def train_alone(shop: Workshop, base: BaseModel, run: Run) -> bytes:
     return train(base, pictures, RunSettings.from_json(run.settings).training).to_bytes()
 
 
-def cut_connections(url: str) -> None:
-    """End every connection to a PostgreSQL database, as a failover does."""
-    name = make_url(url).database
-    server = postgres_server().set(drivername="postgresql")
-    with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True) as admin:
-        admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
-        )
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("dialect", BACKENDS)
 def test_every_run_ends_with_the_bytes_of_an_undisturbed_one(
-    dialect: str, tmp_path: Path, model: Path, base: BaseModel
+    dialect: str, tmp_path: Path, model: Path, base: BaseModel, forge: Forge
 ) -> None:
     lot = random.Random(7)
-    with installed(dialect, tmp_path, model, base) as there:
+    with installed(dialect, tmp_path, model, base, forge) as there:
         shop = there.shop
         images = shop.image_set(keep=True)
         runs = [
@@ -190,7 +189,9 @@ def test_every_run_ends_with_the_bytes_of_an_undisturbed_one(
         assert shop.files() == 3
 
 
-async def disturbed(there: Installation, runs: list[Run], lot: random.Random, dialect: str) -> int:
+async def disturbed(
+    there: Installation, runs: list[Run], lot: random.Random, dialect: str, most: int = 12
+) -> int:
     """Let foremen turn until every run has ended, and kill whatever there is meanwhile."""
     kills = 0
     until = time.monotonic() + SECONDS
@@ -201,7 +202,7 @@ async def disturbed(there: Installation, runs: list[Run], lot: random.Random, di
             assert time.monotonic() < until, [there.shop.read(run) for run in runs]
             with suppress(PerfuseError):
                 await foreman.turn()
-            if time.monotonic() > next_kill and kills < 12:
+            if time.monotonic() > next_kill and kills < most:
                 kills += disturb(there, lot, dialect)
                 next_kill = time.monotonic() + lot.uniform(0.1, 1.5)
                 if lot.random() < 0.3:
@@ -222,3 +223,21 @@ def disturb(there: Installation, lot: random.Random, dialect: str) -> int:
         os.kill(lot.choice(pids), signal.SIGKILL)
         return 1
     return 0
+
+
+def test_a_worker_that_hangs_ends_and_another_goes_on(
+    tmp_path: Path, model: Path, base: BaseModel, forge: Forge
+) -> None:
+    with installed("sqlite", tmp_path, model, base, forge) as there:
+        run = there.shop.run(base, concept=there.concepts[0])
+        expected = train_alone(there.shop, base, run)
+        there.runner.hang = True
+        there.runner.start("tiny")
+        (hung,) = there.runner.pids
+        there.runner.hang = False
+        # Nobody ends it, and nobody else is told that it hangs.
+        assert forge.wait(hung) == STALLED
+        assert there.shop.row(run).attempt == 1
+        asyncio.run(disturbed(there, [run], random.Random(0), "sqlite", most=0))
+        assert there.shop.row(run).attempt == 2
+        assert there.adapter(str(there.shop.read(run).version)) == expected

@@ -37,7 +37,7 @@ class TrainerSettings(StorageSettings):
         checkpoint_every: steps between checkpoints.
         max_faults: workers' deaths in a row without a new checkpoint that a run survives.
         idle_seconds: how long a worker without runs keeps its base model loaded.
-        stall_seconds: how long one step may take before its worker counts as hung.
+        stall_seconds: how long one step may take before its worker counts as hung, and ends.
         clipseg: directory of a CLIPSeg checkpoint, for masks.
         image_encoder: directory of a CLIP vision checkpoint, for the similarity curve.
         sweep_minutes: between two sweeps of what expired and what nothing refers to.

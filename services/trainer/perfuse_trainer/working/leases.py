@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from perfuse.errors import PerfuseError
@@ -21,10 +21,17 @@ class Leases:
         worker_id: whose they are.
         claims: to renew them with.
         stall_seconds: without `moved` for so long, none is renewed any more.
+        on_stall: called then, on the renewing thread; the worker may never come back to be told.
     """
 
-    def __init__(self, worker_id: str, claims: Claims, stall_seconds: float) -> None:
-        self._worker_id, self._claims = worker_id, claims
+    def __init__(
+        self,
+        worker_id: str,
+        claims: Claims,
+        stall_seconds: float,
+        on_stall: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._worker_id, self._claims, self._on_stall = worker_id, claims, on_stall
         self._stall_seconds = stall_seconds
         self._seconds = claims.lease.total_seconds()
         self._until: dict[int, float] = {}
@@ -58,7 +65,9 @@ class Leases:
         def renew() -> None:
             while not ended.wait(self._seconds / 4):
                 # Of a worker that hangs another shall go on with the runs.
-                if time.monotonic() - self._moved <= self._stall_seconds:
+                if time.monotonic() - self._moved > self._stall_seconds:
+                    self._on_stall()
+                else:
                     self._renew()
 
         thread = threading.Thread(target=renew, name="perfuse-leases", daemon=True)

@@ -56,6 +56,7 @@ class Worker:
         vault: of runs' files.
         settings: limits.
         encoder: for similarity curves, or None.
+        on_stall: called where it hangs, on a thread that does not.
     """
 
     def __init__(
@@ -68,13 +69,14 @@ class Worker:
         vault: Vault,
         settings: WorkerSettings,
         encoder: ImageEncoder | None = None,
+        on_stall: Callable[[], object] = lambda: None,
     ) -> None:
         self._id, self._base_model_id, self._base = worker_id, base_model_id, base
         self._queue, self._claims, self._vault = queue, claims, vault
         self._settings, self._encoder = settings, encoder
         self._pack = Pack(base)
         self._members: list[Member] = []
-        self._leases = Leases(worker_id, claims, settings.stall_seconds)
+        self._leases = Leases(worker_id, claims, settings.stall_seconds, on_stall)
         self._room = settings.pack
         self._looked = time.monotonic()
 
@@ -119,6 +121,7 @@ class Worker:
         for claim in claims:
             self._leases.hold(claim)
         for claim in claims:
+            self._leases.moved()
             self._open(claim)
 
     def _is_needless(self, idle: float) -> bool:
@@ -212,6 +215,7 @@ class Worker:
                 self._fail(member.claim, error)
                 return
             else:
+                self._leases.moved()
                 self._leases.hold(member.claim)
                 return
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
+from functools import partial
 
 import torch
 
@@ -19,11 +22,19 @@ from perfuse_trainer.vault import MAX_BLOB_BYTES, Vault
 from perfuse_trainer.working.previews import ImageEncoder
 from perfuse_trainer.working.worker import Worker, WorkerSettings
 
+_log = logging.getLogger(__name__)
+
+STALLED = 75
+"""The exit status of a worker that hung."""
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 def work(base_model_id: str, worker_id: str, stop: threading.Event) -> None:
     """Train runs of a base model until `stop` is set or none has come for long.
+
+    The process ends at once where a step hangs: it would keep its device, and a place among the
+    workers, for ever, and its runs are another's by then.
 
     Args:
         base_model_id: that the settings name.
@@ -73,8 +84,14 @@ def work(base_model_id: str, worker_id: str, stop: threading.Event) -> None:
                 clipseg=settings.clipseg,
             ),
             encoder,
+            on_stall=partial(_end_process, worker_id),
         )
         worker.run(stop)
     finally:
         database.close()
         end_tracing()
+
+
+def _end_process(worker_id: str) -> None:
+    _log.error("%s hangs; its process ends, and its runs go on with another worker", worker_id)
+    os._exit(STALLED)

@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from perfuse.adapter import digest
 from perfuse.v1 import consent_pb2
 from perfuse.v1 import registry_pb2 as wire
-from perfuse_registry.tables import ALIAS_MOVES, ALIASES, BASE_MODELS, CONCEPTS, VERSIONS
+from perfuse_registry.tables import ALIAS_MOVES, ALIASES, BASE_MODELS, CONCEPTS, GRANTS, VERSIONS
 from registry import samples
 from registry.served import METHODS, Client, Tenant, refused
 
@@ -29,15 +29,19 @@ class Mutation:
         other: Makes the request another one.
         meanwhile: Changes what the call left, or removes it.
         by_operator: Whether only operators may call it.
+        by_admin: Whether only a tenant's admins may.
     """
 
     request: Callable[[Tenant], Any]
     other: Callable[[Any], None]
     meanwhile: Callable[[Tenant], None]
     by_operator: bool = False
+    by_admin: bool = False
 
     def client(self, tenant: Tenant) -> Client:
-        return tenant.installation.operator if self.by_operator else tenant.call
+        if self.by_operator:
+            return tenant.installation.operator
+        return tenant.admin if self.by_admin else tenant.call
 
 
 def tom(tenant: Tenant) -> str:
@@ -76,6 +80,20 @@ def delete_alias(tenant: Tenant) -> None:
 
 def create_alias(tenant: Tenant) -> None:
     tenant.alias("prod", wire.Version(name=f"{tom(tenant)}/versions/1"))
+
+
+def with_grant(tenant: Tenant) -> None:
+    with_concept(tenant)
+    create_grant(tenant)
+
+
+def create_grant(tenant: Tenant) -> None:
+    tenant.grant("friend")
+
+
+def delete_grant(tenant: Tenant) -> None:
+    name = f"{tom(tenant)}/grants/friend"
+    tenant.admin.DeleteGrant(wire.DeleteGrantRequest(name=name))
 
 
 def with_likeness(tenant: Tenant) -> None:
@@ -190,6 +208,21 @@ MUTATIONS = {
         lambda request: request.MergeFrom(wire.DeleteAliasRequest(etag='"other"')),
         create_alias,
     ),
+    "CreateGrant": Mutation(
+        after(with_concept, lambda tenant: wire.CreateGrantRequest(
+            parent=tom(tenant), grant_id="friend",
+            grant=wire.Grant(access=wire.GRANT_ACCESS_RENDER))),
+        lambda request: request.grant.MergeFrom(wire.Grant(access=wire.GRANT_ACCESS_READ)),
+        delete_grant,
+        by_admin=True,
+    ),
+    "DeleteGrant": Mutation(
+        after(with_grant, lambda tenant: wire.DeleteGrantRequest(
+            name=f"{tom(tenant)}/grants/friend")),
+        lambda request: request.MergeFrom(wire.DeleteGrantRequest(etag='"other"')),
+        create_grant,
+        by_admin=True,
+    ),
     "CreateConsent": Mutation(
         after(with_likeness, lambda tenant: consent_request(tenant)),
         lambda request: request.consent.MergeFrom(consent_pb2.Consent(giver="another")),
@@ -246,6 +279,7 @@ def _rows(tenant: Tenant) -> list[Any]:
     for concept in concepts:
         found += [behind.rows(ALIASES, concept=concept.id)]
         found += [behind.rows(ALIAS_MOVES, concept=concept.id)]
+        found += [behind.rows(GRANTS, concept=concept.id)]
     return [*found, behind.rows(BASE_MODELS, base_model_id=tenant.id)]
 
 
@@ -288,8 +322,8 @@ def test_without_an_id_nothing_is_remembered(acme: Tenant, method: str) -> None:
     mutation.meanwhile(acme)
     before = _rows(acme)
     # Each can be done again now, or is refused because of what happened since.
-    if method in {"DeleteConcept", "UndeleteConcept", "DeleteAlias", "CreateAlias",
-                  "CreateVersion", "CreateBaseModel", "DeleteBaseModel"}:  # fmt: skip
+    if method in {"DeleteConcept", "UndeleteConcept", "DeleteAlias", "CreateAlias", "CreateVersion",
+                  "DeleteGrant", "CreateGrant", "CreateBaseModel", "DeleteBaseModel"}:  # fmt: skip
         call(request)
         assert _rows(acme) != before
     else:

@@ -24,7 +24,6 @@ from perfuse_registry.catalog.ownership import (
 )
 from perfuse_registry.catalog.requests import once
 from perfuse_registry.catalog.resources import Access, Grant
-from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import CONCEPTS, GRANTS
 
 
@@ -68,13 +67,10 @@ class Grants:
                     create_time=now(),
                 )
             )
-            reach("grant_create.uncommitted")
             return _grant_of(_present(connection, name))
 
-        made: Grant = once(
-            self._database, mutation, "CreateGrant", [str(name), access.value], Grant, work
-        )
-        reach("grant_create.committed")
+        content = [str(name), access.value]
+        made: Grant = once(self._database, mutation, "CreateGrant", content, Grant, work)
         return made
 
     def get(self, tenant: str, name: GrantName) -> Grant:
@@ -146,10 +142,8 @@ class Grants:
             row = _present(connection, name)
             require_etag(etag, _grant_of(row).etag, name)
             connection.execute(delete(GRANTS).where(GRANTS.c.id == row.id))
-            reach("grant_delete.uncommitted")
 
         once(self._database, mutation, "DeleteGrant", [str(name), etag], type(None), work)
-        reach("grant_delete.committed")
 
 
 _SELECT: Select[Any] = select(

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from perfuse.errors import FailedPrecondition, PerfuseError
 from perfuse.serving import logs
-from perfuse.serving.roles import GRANTED_BY
 from perfuse.serving.process_one import die_of_sigterm
+from perfuse.serving.roles import GRANTED_BY
 from perfuse.serving.workers import supervise, this_worker
 from perfuse.storage.database import Database
 from perfuse_registry.measures import Measures

@@ -12,7 +12,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # diffusers' imports remark on picture processors that nothing here uses.
 export TRANSFORMERS_VERBOSITY := error
 
-.PHONY: help install demo test lint types proto reference descriptors client breaking bench bench-registry bench-renderer bench-trainer fidelity fidelity-quick fuzz clean
+.PHONY: help install demo test lint types proto reference descriptors client breaking bench bench-registry bench-renderer bench-trainer capacity fidelity fidelity-quick fuzz clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,9 @@ bench-renderer: $(READY) ## The Renderer beside stock diffusers, and under load
 
 bench-trainer: $(READY) ## Training beside textual inversion, and packed beside one by one
 	$(BIN)/python -m bench.trainer
+
+capacity: $(READY) ## Fleets, simulated from measured step times: docs/capacity.md; a quarter of an hour
+	$(BIN)/python -m bench.capacity
 
 fidelity: $(READY) ## The paper's claims, measured: docs/fidelity.md; hours, stopped and gone on with at will
 	$(BIN)/python -m bench.fidelity

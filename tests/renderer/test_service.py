@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ from perfuse.adapter import Adapter
 from perfuse.attach import BaseModel, PlannedConcept, generate, plan
 from perfuse.client import from_rpc_error
 from perfuse.errors import InvalidArgument, NotFound, PerfuseError
+from perfuse.serving.audit_log import AuditLog, verify
 from perfuse.serving.edge import Edge
 from perfuse.serving.guard import unguarded
 from perfuse.serving.testing import IssuedTokens, Served, serve
@@ -55,12 +57,14 @@ class Place:
 
 
 @asynccontextmanager
-async def renderer(base: BaseModel, stage: Stage) -> AsyncIterator[Place]:
+async def renderer(
+    base: BaseModel, stage: Stage, audit: AuditLog | None = None
+) -> AsyncIterator[Place]:
     tokens, shelf = IssuedTokens(), Shelf(base)
     pool = AdapterPool(shelf)
     studio = Studio(NAME, base, Planner(base, pool), stage.backend, guidance=3.0)
     edge = Edge(tokens, ProtovalidateValidator())
-    servicer = RendererServicer({NAME: studio}, pool, edge)
+    servicer = RendererServicer({NAME: studio}, pool, edge, audit=audit)
     part = (add_RendererServiceServicer_to_server, servicer)
     async with serve(part, edge=edge, tokens=tokens) as served:
         yield Place(served, stage, shelf)
@@ -379,3 +383,35 @@ def test_strangers_are_refused(base: BaseModel, stage: Stage) -> None:
         assert (await refusal(stub.GenerateImages(request))).status == "UNAUTHENTICATED"
 
     through(base, stage, work)
+
+
+def test_who_rendered_what_is_recorded_and_no_word_of_the_prompt(
+    base: BaseModel, stage: Stage, tmp_path: Path
+) -> None:
+    path = tmp_path / "audit.jsonl"
+
+    async def work() -> None:
+        async with renderer(base, stage, AuditLog(path)) as place:
+            stub = place.stub()
+            await stub.GenerateImages(
+                wire.GenerateImagesRequest(settings=settings("an ochre <tom@2> and <shades>"))
+            )
+            await refusal(
+                stub.GenerateImages(
+                    wire.GenerateImagesRequest(settings=settings("an ochre <nobody>"))
+                )
+            )
+            await stub.GetRendererStatus(wire.GetRendererStatusRequest())
+            reader = place.served.stub(RendererServiceStub, "acme", "reader")
+            await refusal(reader.GenerateImages(wire.GenerateImagesRequest(settings=settings())))
+
+    asyncio.run(work())
+    told = [json.loads(line) for line in path.read_text().splitlines()]
+    concepts = "tenants/acme/concepts"
+    assert [(event["rpc"], event["resources"], event["code"]) for event in told] == [
+        ("GenerateImages", [f"{concepts}/shades/versions/1", f"{concepts}/tom/versions/2"], "OK"),
+        ("GenerateImages", [], "NOT_FOUND"),
+        ("GenerateImages", [], "PERMISSION_DENIED"),
+    ]
+    assert "ochre" not in path.read_text()
+    assert verify(path) == 3

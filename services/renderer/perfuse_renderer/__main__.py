@@ -48,6 +48,7 @@ async def _serve(settings: RendererSettings) -> None:
 
     from perfuse.client.registry import RegistryClient
     from perfuse.serving import logs, tracing
+    from perfuse.serving.audit_log import AuditLog
     from perfuse.serving.edge import Edge
     from perfuse.serving.metrics import Metrics
     from perfuse.serving.run import Server
@@ -77,7 +78,8 @@ async def _serve(settings: RendererSettings) -> None:
                 await asyncio.gather(*(studio.backend.check() for studio in studios.values()))
 
             server = Server.from_settings(settings, edge, ready=ready)
-            servicer = RendererServicer(studios, pool, edge, Meter(quotas))
+            audit = AuditLog(settings.audit_file)
+            servicer = RendererServicer(studios, pool, edge, Meter(quotas), audit)
             server.add(add_RendererServiceServicer_to_server, servicer)
             server.on_close(end_tracing)
             await server.run()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from perfuse.errors import InvalidArgument, NotFound, PerfuseError
 from perfuse.quotas import Quotas
+from perfuse.serving.audit_log import AuditLog
 from perfuse.serving.edge import Call, Edge
 from perfuse.serving.guard import rpc
 from perfuse.v1 import quotas_pb2
@@ -41,6 +43,7 @@ class RendererServicer(RendererServiceServicer):
         pool: of adapters, for the status.
         edge: of the server.
         meter: counts what tenants have; by default one that limits nothing.
+        audit: who rendered what; by default told to the log.
     """
 
     def __init__(
@@ -49,8 +52,11 @@ class RendererServicer(RendererServiceServicer):
         pool: AdapterPool,
         edge: Edge,
         meter: Meter | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         self.edge = edge
+        self._audit = audit or AuditLog(None)
+        edge.on_refusal = self._audit.refused
         self._meter = meter or Meter(Quotas())
         self._studios = studios
         self._pool = pool
@@ -67,11 +73,12 @@ class RendererServicer(RendererServiceServicer):
             deadline=call.deadline,
             preview_every=request.preview_every,
         )
-        async with aclosing(events) as heard:  # type: ignore[type-var]
-            async for event in heard:
-                answer = await self._answer(studio, work, request.settings.format, event, call)
-                if answer is not None:
-                    yield answer
+        with self._recorded(call, "Render", work):
+            async with aclosing(events) as heard:  # type: ignore[type-var]
+                async for event in heard:
+                    answer = await self._answer(studio, work, request.settings.format, event, call)
+                    if answer is not None:
+                        yield answer
 
     @rpc
     async def GenerateImages(
@@ -81,11 +88,12 @@ class RendererServicer(RendererServiceServicer):
         work = await self._commission(studio, request.settings, call)
         events = studio.render(call.caller.tenant, work, deadline=call.deadline)
         images: dict[int, wire.RenderedImage] = {}
-        async with aclosing(events) as heard:  # type: ignore[type-var]
-            async for event in heard:
-                answer = await self._answer(studio, work, request.settings.format, event, call)
-                if answer is not None and answer.HasField("image"):
-                    images[answer.image.image_index] = answer.image
+        with self._recorded(call, "GenerateImages", work):
+            async with aclosing(events) as heard:  # type: ignore[type-var]
+                async for event in heard:
+                    answer = await self._answer(studio, work, request.settings.format, event, call)
+                    if answer is not None and answer.HasField("image"):
+                        images[answer.image.image_index] = answer.image
         return wire.GenerateImagesResponse(images=[images[index] for index in sorted(images)])
 
     @rpc
@@ -122,6 +130,24 @@ class RendererServicer(RendererServiceServicer):
         work = await studio.commission(_asker(call), messages.order(settings))
         self._meter.take(call.caller.tenant, asked)
         return work
+
+    @contextmanager
+    def _recorded(self, call: Call, rpc: str, work: Commission) -> Iterator[None]:
+        """Record what was rendered with; what fails with an error, the edge tells of."""
+        prompts = (work.planned, work.negative) if work.negative else (work.planned,)
+        versions = sorted({str(one.version) for each in prompts for one in each.concepts})
+        code = "OK"
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            code = "CANCELLED"
+            raise
+        except BaseException:
+            code = ""
+            raise
+        finally:
+            if code:
+                self._audit.record(call, rpc, versions, code)
 
     def _studio(self, name: str) -> Studio:
         if not name:

@@ -38,6 +38,7 @@ class RendererSettings(ServingSettings):
         max_waiting: pictures in the queue, everyone's.
         max_waiting_of_tenant: pictures in the queue, one tenant's.
         adapter_directory: where adapters are kept on disk; None for memory alone.
+        audit_file: where who rendered what is recorded; None for the log.
         adapter_megabytes: of adapters in memory.
         plan_megabytes: of plans in memory; an eighth as much again of text encodings, and of
             concepts made ready for planning.
@@ -75,6 +76,7 @@ class RendererSettings(ServingSettings):
     max_waiting: int = Field(default=1024, ge=1)
     max_waiting_of_tenant: int = Field(default=256, ge=1)
     adapter_directory: Path | None = None
+    audit_file: Path | None = None
     adapter_megabytes: int = Field(default=256, ge=1)
     plan_megabytes: int = Field(default=1024, ge=1)
     backend: Literal["local", "serve"] = "local"

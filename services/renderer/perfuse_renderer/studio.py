@@ -267,7 +267,9 @@ def _require_steps(scheduler: Any, name: str, steps: int) -> None:
         scheduler.set_timesteps(steps)
     except ValueError as error:
         raise InvalidArgument.in_field(
-            "settings.steps", f"the scheduler {name} cannot take {steps}: {error}"
+            "settings.steps",
+            f"the scheduler {name} cannot take {steps}. Give another number, or choose another "
+            "scheduler",
         ) from error
 
 

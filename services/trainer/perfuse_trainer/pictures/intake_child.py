@@ -46,6 +46,10 @@ class _SeveralFrames(Exception):
     pass
 
 
+class _Faulty(Exception):
+    """Its text is ours, for whoever sent the picture."""
+
+
 def main() -> None:
     memory, seconds = int(sys.argv[1]), int(sys.argv[2])
     # A library that prints must not print into the answers.
@@ -70,9 +74,11 @@ def main() -> None:
             _refuse(sink, Verdict.TOO_MUCH_MEMORY, "")
         except _SeveralFrames:
             _refuse(sink, Verdict.SEVERAL_FRAMES, "")
-        except Exception as error:
-            # Decoders raise whatever they like on broken files.
-            _refuse(sink, Verdict.DAMAGED, str(error))
+        except _Faulty as fault:
+            _refuse(sink, Verdict.DAMAGED, str(fault))
+        except Exception:
+            # Decoders raise whatever they like on broken files, and say what they like.
+            _refuse(sink, Verdict.DAMAGED, "its decoder finds it broken")
         else:
             sink.write(REPLY.pack(Verdict.READ, turned, mask is not None))
             sink.write(pixels)
@@ -97,7 +103,7 @@ def decode(
     """
     image = _open(data)
     if image.size != size:
-        raise ValueError("its header and its pixels disagree about their size")
+        raise _Faulty("its header and its pixels disagree about their size")
     if getattr(image, "n_frames", 1) != 1:
         raise _SeveralFrames
     image.load()
@@ -121,7 +127,7 @@ def _open(data: bytes) -> Image:
     if data.startswith(b"\x89PNG"):
         # Loading alone looks neither at the checksums nor for the end.
         if PNG_END not in data:
-            raise ValueError("its end is missing")
+            raise _Faulty("its end is missing")
         PngImageFile(BytesIO(data)).verify()
         return PngImageFile(BytesIO(data))
     if data.startswith(b"\xff\xd8"):

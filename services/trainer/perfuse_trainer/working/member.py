@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 
 from perfuse.adapter.header import digest as digest_of
 from perfuse.attach import BaseModel
-from perfuse.errors import BaseModelMismatch, FailedPrecondition
+from perfuse.errors import BaseModelMismatch, FailedPrecondition, NotFound
 from perfuse.method import KeyLock
 from perfuse_trainer.learning.latents import PictureLatents
 from perfuse_trainer.learning.loop import Progress, TrainingLoop
@@ -74,14 +74,22 @@ class Member:
             self._previews = Previews(base, settings.previews, training.placeholder, training.seed)
         pictures = self._pictures()
         latents = PictureLatents.encode(base, pictures)
-        weight = masks_for(
-            base,
-            pictures,
-            latents.plain,
-            training.super_category,
-            settings.mask_source,
-            clipseg=clipseg,
-        )
+        try:
+            weight = masks_for(
+                base,
+                pictures,
+                latents.plain,
+                training.super_category,
+                settings.mask_source,
+                clipseg=clipseg,
+            )
+        except (NotFound, FailedPrecondition) as error:
+            # Of the operator's checkpoint, whose place is no business of whoever queued the run.
+            _log.error("the CLIPSeg checkpoint cannot be used: %s", error)
+            raise FailedPrecondition(
+                "this Trainer's CLIPSeg checkpoint cannot be used, as its log tells. Choose "
+                "CROSS_ATTENTION, or ask its operator"
+            ) from None
         self.loop = TrainingLoop(base, latents, training, weight)
         if claim.checkpoint is not None:
             self.loop.load(load(vault.get(claim.tenant, claim.checkpoint)))

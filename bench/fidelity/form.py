@@ -16,6 +16,7 @@ class Form:
         seeds: Of the pictures of every prompt.
         pictures: That a concept is learned from.
         steps, batch: Of every lesson, ours and the peers'.
+        output_rate: Learning rate of our target outputs, in every claim.
         over: How many times `steps` an over-trained lesson takes.
         over_concepts: How many concepts are over-trained.
         denoising: Steps of a picture.
@@ -34,6 +35,7 @@ class Form:
     pictures: int
     steps: int
     batch: int
+    output_rate: float
     over: int
     over_concepts: int
     denoising: int
@@ -56,8 +58,9 @@ FULL = Form(
     prompts=12,
     seeds=(1, 2),
     pictures=5,
-    steps=200,
+    steps=100,
     batch=16,
+    output_rate=0.1,
     over=6,
     over_concepts=8,
     denoising=15,
@@ -77,6 +80,7 @@ QUICK = Form(
     pictures=5,
     steps=100,
     batch=8,
+    output_rate=0.1,
     over=4,
     over_concepts=1,
     denoising=10,

@@ -86,6 +86,7 @@ class Lab:
             "steps": self.form.steps,
             "batch": self.form.batch,
             "pictures": self.form.pictures,
+            "rate": self.form.output_rate,
         }
         return Lesson(**(usual | changes))
 

@@ -48,7 +48,7 @@ class Lesson:
         key_lock: Of ours: LOCAL or TRAINED_K.
         bias: Of the gate while ours is trained.
         mask: Of ours: a `MaskSource`.
-        rate: A peer's learning rate.
+        rate: The learning rate: of our target outputs (0: the product's), or a peer's.
         seed: Of all draws, the same for all methods.
     """
 
@@ -64,8 +64,10 @@ class Lesson:
 
     def settings(self, concept: Concept) -> TrainingSettings:
         """As the Trainer takes them; the product's defaults where nothing is said."""
+        rate = {"output_rate": self.rate} if self.method == OURS and self.rate else {}
         return TrainingSettings(
             concept.super_category,
+            **rate,
             placeholder=concept.name,
             key_lock=KeyLock(self.key_lock),
             steps=self.steps,

@@ -22,7 +22,7 @@ from perfuse.attach import (
     plain_projections,
     plan,
 )
-from perfuse.method import KeyLock
+from perfuse.method import KeyLock, Remainder
 
 GUIDANCE = 3.0
 TEMPERATURE = 0.15
@@ -36,6 +36,7 @@ class Rendering:
     Attributes:
         key_lock: Of ours: LOCAL, GLOBAL or TRAINED_K.
         bias: Of our gate.
+        remainder: Of ours: what stands where a gate is not open, a `Remainder`.
         scale: Of a LoRA; of each, where there are several.
         kept: Of ours: the adapter of the `best` validation, or of the end, `last`.
         dtype: In which our file is written.
@@ -43,6 +44,7 @@ class Rendering:
 
     key_lock: str = "LOCAL"
     bias: float = 0.5
+    remainder: str = "SUPER_CATEGORY"
     scale: float = 1.0
     kept: str = "best"
     dtype: str = "float16"
@@ -75,9 +77,15 @@ def plans(
         name: PlannedConcept(name, adapter_of(one, rendering), rendering.bias, TEMPERATURE)
         for name, one in learned.items()
     }
-    lock = KeyLock(rendering.key_lock)
+    lock, remainder = KeyLock(rendering.key_lock), Remainder(rendering.remainder)
     return [
-        plan(base, one.prompt, [concepts[name] for name in one.figures], key_lock=lock)
+        plan(
+            base,
+            one.prompt,
+            [concepts[name] for name in one.figures],
+            key_lock=lock,
+            remainder=remainder,
+        )
         for one in asked
     ]
 

@@ -1,6 +1,6 @@
-"""The nine claims, a module each.
+"""The paper's nine claims and one of ours, a module each.
 
-A module has `NUMBER`, `TITLE`, `STATEMENT` (the paper's claim in one sentence), `RULE` (when it
+A module has `NUMBER`, `TITLE`, `STATEMENT` (the claim in one sentence), `RULE` (when it
 holds here), `measure(lab)` (a record of JSON with `verdicts`, name → verdict and figures),
 `draw(record)` (its plot) and `sheet(lab)` (pictures to look at, or None).
 """
@@ -17,6 +17,7 @@ from bench.fidelity.claims import (
     one_picture,
     over_training,
     peers,
+    remainder,
     sizes,
     spanning,
     weighing,
@@ -32,5 +33,6 @@ CLAIMS: Sequence[ModuleType] = (
     over_training,
     halves,
     sizes,
+    remainder,
 )
 """In the order of their numbers; each is cheap after those before it."""

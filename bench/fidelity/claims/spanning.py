@@ -24,8 +24,7 @@ TITLE = "One adapter spans likeness and editability by bias alone"
 STATEMENT = "A trained concept moves along the front by the gate's bias, without retraining."
 RULE = (
     "Holds if, from the bias of the highest text similarity to the lowest bias, likeness rises and "
-    "text similarity falls, both with intervals that leave out 0. Higher biases are outside the "
-    "front: there the edit takes the super-category away and puts too little in its place."
+    "text similarity falls, both with intervals that leave out 0."
 )
 PROMPT = "a photo of a <{}> in the forest"
 

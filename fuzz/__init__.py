@@ -23,7 +23,9 @@ TARGETS = {
     "page_tokens": ("perfuse.storage",),
     "pictures": ("perfuse_trainer.pictures", "PIL"),
     "prompts": ("perfuse_renderer.prompts",),
-    "credentials": ("perfuse.serving.identity",),
+    "credentials": (
+        *("perfuse.serving.caller_file", "perfuse.serving.identity", "perfuse.serving.tokens"),
+    ),
 }
 """Name of a target → the packages whose branches guide the search."""
 

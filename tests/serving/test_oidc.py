@@ -128,6 +128,7 @@ class TestRefusals:
             {"exp": 1},
             {"exp": None},
             {"exp": "soon"},
+            {"exp": 10**400},
             {"nbf": 4_000_000_000},
             {"iat": 4_000_000_000},
             {"aud": "other"},
@@ -145,7 +146,7 @@ class TestRefusals:
             {"tenant": ["acme"]},
             {"tenant": "acme/concepts/tom"},
         ],
-        ids=str,
+        ids=lambda claims: str(claims)[:40],
     )
     def test_a_claim_that_is_wrong(self, issuer: TestIssuer, claims: dict[str, Any]) -> None:
         key = issuer.keys[0]

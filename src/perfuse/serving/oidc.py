@@ -117,7 +117,7 @@ class OidcAuthenticator:
         generation = self._keys.generation
         try:
             caller, ends = await self._verified(token)
-        except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             with self._lock:
                 self._known.pop(digest, None)
             self._log.info("token_refused", why=type(error).__name__)

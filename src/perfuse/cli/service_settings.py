@@ -13,7 +13,11 @@ from perfuse.client import Connection
 __all__ = ["PlatformSettings", "environment"]
 
 # Of a platform elsewhere, perhaps left in this shell: storage that is not in the folder, TLS.
-_NOT_HERE = ("S3_ENDPOINT", "S3_BUCKET", "TLS_CERT", "TLS_KEY", "REGISTRY_CA")
+_NOT_HERE = (
+    *("S3_ENDPOINT", "S3_BUCKET"),
+    *("TLS_CERT", "TLS_KEY", "TLS_CLIENT_CA", "CERTIFICATE_FILE"),
+    *("REGISTRY_CA", "REGISTRY_CERT", "REGISTRY_KEY"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

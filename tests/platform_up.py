@@ -79,12 +79,14 @@ def without_perfuse() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PERFUSE_")}
 
 
-def start(home: Path, *options: str) -> subprocess.Popen[str]:
+def start(
+    home: Path, *options: str, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     """`perfuse up --json` with its data in `home`, not yet ready."""
     ports = () if "--port" in options else ("--port", str(free_ports()))
     return subprocess.Popen(
         [*PERFUSE, "up", "--json", "--home", str(home), *ports, *options],
-        env=without_perfuse(),
+        env=without_perfuse() | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -100,9 +102,11 @@ def refused(home: Path, *options: str) -> tuple[int, dict[str, Any]]:
 
 
 @contextmanager
-def running(home: Path, *options: str) -> Iterator[Platform]:
+def running(
+    home: Path, *options: str, environment: dict[str, str] | None = None
+) -> Iterator[Platform]:
     """A platform that is ready; killed at the end with all that it started."""
-    with start(home, *options) as process:
+    with start(home, *options, environment=environment) as process:
         watchdog = threading.Timer(SECONDS, process.kill)
         watchdog.start()
         try:

@@ -1,4 +1,4 @@
-"""`perfuse-registry`: serve, migrate, mint tokens, verify, collect garbage."""
+"""`perfuse-registry`: serve, migrate, mint tokens, verify, collect garbage, skip numbers."""
 
 from __future__ import annotations
 
@@ -136,6 +136,23 @@ def collect_garbage(
         f"{done.condemned} adapters; removed: {done.removed} adapters ({done.removed_bytes} "
         f"bytes); spared: {done.spared}; forgotten request ids: {done.expired_requests}"
     )
+
+
+@app.command("skip-numbers")
+@_in_sentences
+def skip(
+    count: Annotated[int, typer.Argument(help="More than any concept got since the backup.")],
+) -> None:
+    """After a restore: number new versions higher, so that no lost number is given again."""
+    from perfuse_registry.numbering import skip_numbers
+
+    database = Database(RegistrySettings.load().database_url.get_secret_value())
+    try:
+        SCHEMA.require_revision(database)
+        concepts = skip_numbers(database, count)
+    finally:
+        database.close()
+    _console.print(f"{concepts} concepts: their next versions are numbered {count} higher")
 
 
 def _migrate(settings: RegistrySettings, revision: str) -> None:

@@ -67,6 +67,8 @@ EXCEPTIONS = {
     **dict.fromkeys(("CreateGrant", "DeleteGrant", "ListAuditEvents"), "admin"),
     # Who consented is no reader's to know.
     **dict.fromkeys(("GetConsent", "ListConsents"), "publisher"),
+    # Nor whose picture was learned from.
+    "CheckTrainingImage": "trainer",
 }
 BESIDES = {
     # The Trainer publishes, and looks whether a likeness may still be trained.

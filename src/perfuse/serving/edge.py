@@ -42,6 +42,7 @@ from perfuse.errors import (
     InvalidArgument,
     PerfuseError,
     QuotaExceeded,
+    ResourceExhausted,
     Unauthenticated,
     Unavailable,
 )
@@ -106,6 +107,8 @@ class Edge:
         """Told of each refused call that would have changed something; it runs on a thread."""
         self.draining = False
         """Whether the server is about to end: what could go on for hours should end now."""
+        self.max_message_bytes: int | None = None
+        """Of an answer, as the server says; None for any."""
 
     async def close(self) -> None:
         """Give up what waits for a thread, and wait for what runs on one."""
@@ -253,6 +256,13 @@ class Edge:
         response = await guard.method(servicer, request, call)
         if not isinstance(response, Message):
             raise TypeError(f"{guard.name} returned a {type(response).__name__}, not a message")
+        size = response.ByteSize()
+        if self.max_message_bytes is not None and size > self.max_message_bytes:
+            # gRPC would say so in its own words, without an ErrorInfo.
+            raise ResourceExhausted(
+                f"the answer has {size} bytes, and at most {self.max_message_bytes} are sent. Ask "
+                "for fewer things at once"
+            )
         return response
 
     def _check(self, request: Message | Malformed) -> None:

@@ -62,6 +62,7 @@ class Server:
         worker: Worker | None = None,
     ) -> None:
         self.edge = edge
+        edge.max_message_bytes = max_message_bytes
         self.health = Health()
         self.port = self.metrics_port = self.health_port = 0
         self._metrics_address, self._health_address = metrics_address, health_address

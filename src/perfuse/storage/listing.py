@@ -16,6 +16,9 @@ from perfuse.storage.prepared import Prepared
 
 Item = TypeVar("Item")
 
+# Four bytes of UTF-8 each at most, which leaves half of a message to all else.
+_MOST_CHARACTERS = 1 << 20
+
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
@@ -88,6 +91,7 @@ class Lists:
                 lambda connection: connection.execute(statement, dict(values or {})).all()
             )
         token = ""
+        size = _fitting(rows, size)
         if len(rows) > size:
             rows = rows[:size]
             last = [getattr(rows[-1], f"key_{index}") for index in range(len(order.keys))]
@@ -115,6 +119,26 @@ class Lists:
         return self._database.read(
             lambda connection: prepared.all(connection, page_limit=limit, **bound, **values)
         )
+
+
+def _fitting(rows: Sequence[AnyRow], size: int) -> int:
+    """How many of the rows a page takes: `size`, or fewer where they are large; never none."""
+    characters = 0
+    for count, row in enumerate(rows[:size]):
+        characters += sum(map(_characters, row))
+        if characters > _MOST_CHARACTERS and count:
+            return count
+    return size
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(len(key) + _characters(each) for key, each in value.items())
+    if isinstance(value, list):
+        return sum(map(_characters, value))
+    return 8
 
 
 def _page(chosen: Select[Any], order: Order, after: Sequence[Any] | None) -> Select[Any]:

@@ -5,18 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from security.requests import METHODS, about, empty
 
 from perfuse.errors import FailedPrecondition, PermissionDenied
 from perfuse.serving.policy import POLICY, Policy, Row, owner_of
 from perfuse.serving.roles import GRANTED_BY
-from perfuse.v1 import registry_pb2, renderer_pb2, trainer_pb2
-
-METHODS: dict[str, Any] = {
-    f"{service.full_name}/{method.name}": method
-    for module in (registry_pb2, trainer_pb2, renderer_pb2)
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-}
 
 
 def test_every_rpc_has_a_row_and_every_row_an_rpc() -> None:
@@ -36,6 +29,16 @@ def test_every_name_of_a_request_is_somebodys(rpc: str) -> None:
         kind = field.message_type
         if "Update" in request.name and kind is not None and "name" in kind.fields_by_name:
             assert f"{field.name}.name" in named
+
+
+@pytest.mark.parametrize("rpc", METHODS)
+def test_a_refusal_can_be_recorded_with_what_it_was_about(rpc: str) -> None:
+    row, request = POLICY.row(rpc), about(rpc, "acme")
+    if row.own or row.within or row.shared:
+        assert row.named(request).startswith("tenants/acme")
+        assert row.named(empty(rpc)) == ""
+    elif "name" in METHODS[rpc].input_type.fields_by_name:
+        assert row.named(request) == request.name
 
 
 def field_of(message: Any, path: str) -> Any:

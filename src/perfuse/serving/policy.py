@@ -62,7 +62,7 @@ class Row:
 
     def named(self, request: Any) -> str:
         """The name that the request gives first; empty where what it gives is none."""
-        for path in (*self.own, *self.shared):
+        for path in (*self.own, *self.within, *self.shared, "name"):
             value = request
             for field in path.split("."):
                 value = getattr(value, field, "")

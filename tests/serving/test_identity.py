@@ -223,4 +223,5 @@ def test_roles_imply_each_other_as_written() -> None:
         "admin": {"reader", "renderer", "trainer", "publisher", "admin"},
         "operator": {"operator"},
         "delegate": {"delegate"},
+        "custodian": {"custodian"},
     }

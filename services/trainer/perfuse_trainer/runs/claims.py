@@ -200,6 +200,37 @@ class Claims:
 
         self.database.transact(work)
 
+    def fault(self, claim: Claim, error: PerfuseError, most: int) -> tuple[int, list[str]]:
+        """Count a fault that is not the run's own: it waits again, or ends with the reason.
+
+        Args:
+            claim: On the run.
+            error: Why it ends, if it does.
+            most: Faults in a row with which it ends.
+
+        Returns:
+            Its faults in a row, and the files that no row names any more.
+
+        Raises:
+            LeaseLost: the run is no longer the worker's.
+        """
+        moment = now()
+
+        def work(connection: Connection) -> tuple[int, list[str]]:
+            row = connection.execute(_locked(claim)).first()
+            if row is None or row.state not in HELD:
+                raise LeaseLost
+            faults = row.faults + 1
+            if row.state == RunState.CANCELLING.value:
+                return faults, end(connection, row, RunState.CANCELLED, moment)
+            if faults >= most:
+                left = end(connection, row, RunState.FAILED, moment, error.reason, str(error))
+                return faults, left
+            requeue(connection, row, moment, faults=faults)
+            return faults, []
+
+        return self.database.transact(work)
+
     def _write(
         self,
         claim: Claim,

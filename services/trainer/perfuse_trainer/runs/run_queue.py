@@ -44,7 +44,7 @@ class Queue:
         self._on_loss = on_loss
         self._database = database
         self._lease = lease
-        self._max_faults = max_faults
+        self.max_faults = max_faults
 
     def claim(
         self, worker: str, base_models: Sequence[str], room: int, *, alone: bool
@@ -135,7 +135,7 @@ class Queue:
             return None
         if row.state == RunState.CANCELLING.value:
             return end(connection, row, RunState.CANCELLED, moment)
-        if row.faults + 1 >= self._max_faults:
+        if row.faults + 1 >= self.max_faults:
             message = (
                 f"{row.faults + 1} workers in a row died or vanished without getting the run "
                 "further, the last at its step "

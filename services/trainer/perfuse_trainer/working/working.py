@@ -6,11 +6,12 @@ import logging
 import os
 import threading
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from perfuse.attach import BaseModel, silence_loading
-from perfuse.errors import FailedPrecondition, NotFound
+from perfuse.errors import FailedPrecondition, NotFound, PerfuseError
 from perfuse.quotas import Quotas
 from perfuse.serving import tracing
 from perfuse.storage.database import Database
@@ -20,6 +21,7 @@ from perfuse_trainer.schema import SCHEMA
 from perfuse_trainer.service_settings import TrainerSettings
 from perfuse_trainer.vault import MAX_BLOB_BYTES, Vault
 from perfuse_trainer.working.previews import ImageEncoder
+from perfuse_trainer.working.unusable import blame
 from perfuse_trainer.working.worker import Worker, WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -55,12 +57,18 @@ def work(base_model_id: str, worker_id: str, stop: threading.Event) -> None:
     try:
         SCHEMA.require_revision(database)
         silence_loading()
-        base = BaseModel.load(directory, dtype=_DTYPES[settings.dtype], device=settings.device)
-        if base.covariance is None:
-            raise FailedPrecondition(
-                f"{directory} is not prepared, so nothing can be trained on it. Run: "
-                f"perfuse base prepare {directory} --captions FILE"
-            )
+        queue = Queue(
+            database, settings.lease, settings.max_faults, quotas=Quotas(settings.quota_file)
+        )
+        claims = Claims(database, settings.lease)
+        vault = Vault(settings.store(MAX_BLOB_BYTES))
+        try:
+            base = _load(settings, directory)
+        except (PerfuseError, torch.OutOfMemoryError) as error:
+            _log.error("%s cannot be loaded: %s", directory, error)
+            # Whoever starts workers would start the next one at once.
+            stop.wait(blame(queue, claims, vault, worker_id, base_model_id, settings.pack))
+            raise
         encoder = None
         if settings.image_encoder is not None:
             encoder = ImageEncoder(settings.image_encoder, base.device)
@@ -68,14 +76,9 @@ def work(base_model_id: str, worker_id: str, stop: threading.Event) -> None:
             worker_id,
             base_model_id,
             base,
-            Queue(
-                database,
-                settings.lease,
-                settings.max_faults,
-                quotas=Quotas(settings.quota_file),
-            ),
-            Claims(database, settings.lease),
-            Vault(settings.store(MAX_BLOB_BYTES)),
+            queue,
+            claims,
+            vault,
             WorkerSettings(
                 pack=settings.pack,
                 checkpoint_every=settings.checkpoint_every,
@@ -90,6 +93,16 @@ def work(base_model_id: str, worker_id: str, stop: threading.Event) -> None:
     finally:
         database.close()
         end_tracing()
+
+
+def _load(settings: TrainerSettings, directory: Path) -> BaseModel:
+    base = BaseModel.load(directory, dtype=_DTYPES[settings.dtype], device=settings.device)
+    if base.covariance is None:
+        raise FailedPrecondition(
+            f"{directory} is not prepared, so nothing can be trained on it. Run: "
+            f"perfuse base prepare {directory} --captions FILE"
+        )
+    return base
 
 
 def _end_process(worker_id: str) -> None:

@@ -96,6 +96,8 @@ def sweep(
             trainer.database, trainer.vault, grace=timedelta(hours=settings.orphan_hours)
         )
         _console.print(str(sweeper.sweep(dry_run=dry_run)))
+        if not dry_run:
+            trainer.audit.forget()
     finally:
         trainer.close()
 

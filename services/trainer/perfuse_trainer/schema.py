@@ -11,6 +11,11 @@ from perfuse_trainer.tables import SECRETS
 SCHEMA = Schema(Path(__file__).with_name("migrations"), "perfuse-trainer migrate")
 
 
+def provenance_secret(database: Database) -> bytes:
+    """The secret that is made where the settings give none, the same for all replicas."""
+    return shared_key(database, SECRETS, "provenance_secret")
+
+
 def page_token_key(database: Database) -> bytes:
     """The key that signs page tokens, the same for all replicas."""
     return shared_key(database, SECRETS, "page_token_key")

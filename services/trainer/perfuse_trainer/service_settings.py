@@ -35,11 +35,13 @@ class TrainerSettings(StorageSettings):
             alone, since what packs round differently is lost in the rounding of the file.
         lease_seconds: how long a worker may be silent before its runs are taken from it.
         checkpoint_every: steps between checkpoints.
-        max_faults: workers' deaths in a row without a new checkpoint that a run survives.
+        max_faults: workers' deaths in a row without a new checkpoint, or base models that could not
+            be loaded, with which a run fails.
         idle_seconds: how long a worker without runs keeps its base model loaded.
         stall_seconds: how long one step may take before its worker counts as hung, and ends.
         clipseg: directory of a CLIPSeg checkpoint, for masks.
         image_encoder: directory of a CLIP vision checkpoint, for the similarity curve.
+        provenance_keys: secrets for keyed digests of pictures, see `provenance`.
         sweep_minutes: between two sweeps of what expired and what nothing refers to.
         orphan_hours: how old a file must be to be swept as nobody's.
         quota_file: how many runs tenants may have under way, see `perfuse.quotas`; in the same
@@ -71,6 +73,7 @@ class TrainerSettings(StorageSettings):
     stall_seconds: float = Field(default=600.0, ge=1)
     clipseg: Path | None = None
     image_encoder: Path | None = None
+    provenance_keys: SecretStr = SecretStr("")
     sweep_minutes: float = Field(default=10.0, gt=0)
     orphan_hours: float = Field(default=24.0, ge=1)
     quota_file: Path | None = None

@@ -29,7 +29,9 @@ from perfuse_trainer.trainer import Trainer
 from perfuse_trainer.wire.servicer import TrainerServicer, request_kinds
 
 _PREFIX = "PERFUSE_TRAINER_"
-_NOT_FOR_WORKERS = {f"{_PREFIX}REGISTRY_TOKEN", f"{_PREFIX}TOKEN_FILE"}
+_NOT_FOR_WORKERS = {
+    f"{_PREFIX}{name}" for name in ("REGISTRY_TOKEN", "TOKEN_FILE", "PROVENANCE_KEYS")
+}
 
 
 async def serve(settings: TrainerSettings) -> None:

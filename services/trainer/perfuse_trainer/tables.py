@@ -124,6 +124,7 @@ class RunRow(Base, table=True):
     version_number: int | None = Field(sa_column=Column(BigInteger, nullable=True))
     consent_until: datetime | None = moment(nullable=True)
     consent_seen: datetime | None = moment(nullable=True)
+    provenance: list[str] | None = Field(sa_column=Column(JSON(none_as_null=True), nullable=True))
     error_reason: str
     error_message: str
     next_sequence: int = _big()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from perfuse.quotas import Quotas
@@ -11,10 +12,12 @@ from perfuse.storage.database import Database
 from perfuse.storage.listing import Lists
 from perfuse.storage.paging import PageTokens
 from perfuse.storage.watching import Watch, WatchedBlobs
+from perfuse_trainer.provenance import OWN_SECRET, Provenance, Secret, read_secrets
 from perfuse_trainer.requests import AUDIT
 from perfuse_trainer.runs.allowance import Allowance
+from perfuse_trainer.runs.origins import Origins
 from perfuse_trainer.runs.runs import Runs
-from perfuse_trainer.schema import SCHEMA, page_token_key
+from perfuse_trainer.schema import SCHEMA, page_token_key, provenance_secret
 from perfuse_trainer.service_settings import TrainerSettings
 from perfuse_trainer.sets.image_sets import ImageSets
 from perfuse_trainer.sets.uploads import Uploads
@@ -29,6 +32,7 @@ class Trainer:
         blobs: Where files are, for files of up to `MAX_BLOB_BYTES`.
         quotas: How many runs tenants may have under way; by default as many as they like.
         audit_retention: How long who did what is kept.
+        provenance: Secrets for keyed digests of pictures, before the database's own.
 
     Raises:
         WrongRevision: the database is at another revision.
@@ -41,6 +45,7 @@ class Trainer:
         quotas: Quotas | None = None,
         *,
         audit_retention: timedelta = timedelta(days=400),
+        provenance: Sequence[Secret] = (),
     ) -> None:
         SCHEMA.require_revision(database)
         self.database = database
@@ -49,7 +54,10 @@ class Trainer:
         self.image_sets = ImageSets(database, self.vault, lists)
         self.audit = AuditTrail(database, lists, AUDIT, audit_retention)
         self.uploads = Uploads(database, self.vault)
-        self.runs = Runs(database, self.vault, lists, Allowance(quotas or Quotas()))
+        own = Secret(OWN_SECRET, provenance_secret(database))
+        keyed = Provenance([*provenance, own])
+        self.runs = Runs(database, self.vault, lists, Allowance(quotas or Quotas()), keyed)
+        self.origins = Origins(database, keyed)
 
     @classmethod
     def from_settings(cls, settings: TrainerSettings, watch: Watch | None = None) -> Trainer:
@@ -71,6 +79,7 @@ class Trainer:
                 store if watch is None else WatchedBlobs(store, watch),
                 Quotas(settings.quota_file),
                 audit_retention=settings.audit_retention,
+                provenance=read_secrets(settings.provenance_keys.get_secret_value()),
             )
         except BaseException:
             database.close()

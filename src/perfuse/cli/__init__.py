@@ -13,8 +13,10 @@ import typer
 from perfuse import __version__
 from perfuse.cli import (
     aliases,
+    audit,
     base,
     concepts,
+    consent,
     doctor,
     exchange,
     rendering,
@@ -50,6 +52,8 @@ app.add_typer(versions.app, name="version")
 app.command()(aliases.promote)
 app.add_typer(aliases.app, name="alias")
 app.add_typer(sharing.app, name="share")
+app.add_typer(consent.app, name="consent")
+app.command()(audit.audit)
 app.command("export")(exchange.export_version)
 app.command("import")(exchange.import_version)
 app.add_typer(base.app, name="base")

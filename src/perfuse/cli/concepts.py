@@ -35,6 +35,10 @@ def create(
     display_name: Annotated[str, typer.Option(help="Its name for people.")] = "",
     description: Annotated[str, typer.Option(help="What it is.")] = "",
     label: Labels = None,
+    likeness: Annotated[
+        bool,
+        typer.Option("--likeness", help="Of a living person, who must consent: perfuse consent."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a concept without versions; `perfuse train` makes a new one by itself."""
@@ -46,6 +50,7 @@ def create(
             display_name=display_name,
             description=description,
             labels=labels,
+            likeness=likeness,
         )
     if as_json:
         document(made)

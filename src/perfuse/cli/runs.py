@@ -128,3 +128,23 @@ def row_of(run: TrainingRun) -> tuple[object, ...]:
         short_version(run.version),
         run.create_time,
     )
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    run: Run,
+    pictures: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="As uploaded."),
+    ],
+    as_json: Json = False,
+) -> None:
+    """Prove whether a run learned from pictures; only their digests are sent."""
+    with connect(context) as client:
+        told = {str(path): client.training_runs.learned_from(run, path) for path in pictures}
+    if as_json:
+        document(told)
+        return
+    for path, used in told.items():
+        say(f"{path}: {'in' if used else 'not in'} the set that {run} learned from")

@@ -18,6 +18,7 @@ from perfuse.client._sync.client import Client
 from perfuse.client.connection import Connection
 from perfuse.client.faults import from_rpc_error
 from perfuse.client.quotas import QuotaUsage
+from perfuse.client.records import AuditEvent, Consent
 from perfuse.client.rendering import (
     ConceptSettings,
     Preview,
@@ -63,6 +64,7 @@ __all__ = [
     "Alias",
     "AliasMove",
     "AsyncClient",
+    "AuditEvent",
     "BaseModel",
     "Blend",
     "Client",
@@ -71,6 +73,7 @@ __all__ = [
     "ConceptPair",
     "ConceptSettings",
     "Connection",
+    "Consent",
     "Download",
     "Grant",
     "Image",

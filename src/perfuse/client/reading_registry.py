@@ -24,6 +24,9 @@ def concept(sent: registry_pb2.Concept) -> resources.Concept:
         delete_time=moment(sent, "delete_time"),
         purge_time=moment(sent, "purge_time"),
         etag=sent.etag,
+        likeness=sent.likeness,
+        train_consent_expire_time=moment(sent, "train_consent_expire_time"),
+        render_consent_expire_time=moment(sent, "render_consent_expire_time"),
     )
 
 
@@ -48,6 +51,8 @@ def version(sent: registry_pb2.Version) -> resources.Version:
         create_time=moment(sent, "create_time"),
         update_time=moment(sent, "update_time"),
         etag=sent.etag,
+        likeness=sent.likeness,
+        render_consent_expire_time=moment(sent, "render_consent_expire_time"),
     )
 
 

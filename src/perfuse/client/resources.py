@@ -29,6 +29,9 @@ class Concept:
         delete_time: when it was deleted; None where it is not.
         purge_time: from when on it cannot be undeleted.
         etag: changes with every update.
+        likeness: whether it is of a living person, whose consent it then needs.
+        train_consent_expire_time, render_consent_expire_time: until when the uses of a likeness are
+            consented to; None where they are not, and in lists.
     """
 
     name: str
@@ -43,6 +46,9 @@ class Concept:
     delete_time: datetime | None = None
     purge_time: datetime | None = None
     etag: str = ""
+    likeness: bool = False
+    train_consent_expire_time: datetime | None = None
+    render_consent_expire_time: datetime | None = None
 
     @property
     def id(self) -> str:
@@ -84,6 +90,8 @@ class Version:
     create_time: datetime | None = None
     update_time: datetime | None = None
     etag: str = ""
+    likeness: bool = False
+    render_consent_expire_time: datetime | None = None
 
     @property
     def number(self) -> int:

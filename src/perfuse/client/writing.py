@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from perfuse.client import rendering, training
+from perfuse.client.records import ConsentScope
 from perfuse.errors import FailedPrecondition, InvalidArgument, NotFound
 from perfuse.names import (
     LATEST,
     AliasName,
     BaseModelName,
     ConceptName,
+    ConsentName,
     GrantName,
     ImageSetName,
     TrainingRunName,
     VersionName,
 )
-from perfuse.v1 import registry_pb2, renderer_pb2, trainer_pb2
+from perfuse.v1 import consent_pb2, registry_pb2, renderer_pb2, trainer_pb2
 
 
 class Names:
@@ -69,6 +75,12 @@ class Names:
         if not alias:
             return AliasName.parse(concept, "alias")
         return AliasName.parse(str(self.concept(concept).alias(alias)), "alias")
+
+    def consent(self, concept: str, consent: str = "") -> ConsentName:
+        """A consent of a concept, or its whole name alone."""
+        if not consent:
+            return ConsentName.parse(concept, "consent")
+        return self.concept(concept).consent(consent)
 
     def grant(self, concept: str, grantee: str = "") -> GrantName:
         """`("tom", "globex")`, or the whole name alone."""
@@ -194,3 +206,23 @@ def _enum(kind: Any, prefix: str, field: str, value: str) -> Any:
         raise InvalidArgument.in_field(
             field, f"{value!r} is not one of {', '.join(allowed)}; write one of them"
         ) from None
+
+
+def consent_scopes(scopes: Sequence[ConsentScope]) -> list[consent_pb2.ConsentScope]:
+    """To what a person consents."""
+    return [consent_pb2.ConsentScope.Value(f"CONSENT_SCOPE_{scope}") for scope in scopes]
+
+
+def timestamp(field: str, moment: datetime | None) -> Timestamp | None:
+    """A moment.
+
+    Raises:
+        InvalidArgument: it has no time zone.
+    """
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise InvalidArgument.in_field(field, f"{moment} has no time zone; give it one")
+    told = Timestamp()
+    told.FromDatetime(moment)
+    return told

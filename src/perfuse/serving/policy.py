@@ -223,6 +223,7 @@ POLICY = Policy(
             Row("GetTrainingRun", READER, own=("name",)),
             Row("ListTrainingRuns", READER, own=("parent",)),
             Row("CancelTrainingRun", TRAINER, own=("name",)),
+            Row("CheckTrainingImage", TRAINER, own=("name",)),
             Row("DeleteTrainingRun", TRAINER, own=("name",)),
             Row("WatchTrainingRun", READER, own=("name",)),
             Row("ListAuditEvents", ADMIN, shared=("parent",), operator=True),

@@ -403,6 +403,22 @@ class PreviewPicture(_message.Message):
     picture: bytes
     def __init__(self, step: _Optional[int] = ..., prompt: _Optional[str] = ..., picture: _Optional[bytes] = ...) -> None: ...
 
+class CheckTrainingImageRequest(_message.Message):
+    __slots__ = ("name", "digest")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    digest: str
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class CheckTrainingImageResponse(_message.Message):
+    __slots__ = ("used", "image_count")
+    USED_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    used: bool
+    image_count: int
+    def __init__(self, used: _Optional[bool] = ..., image_count: _Optional[int] = ...) -> None: ...
+
 class GetTrainingUsageRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]

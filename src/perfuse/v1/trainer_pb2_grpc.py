@@ -97,6 +97,11 @@ class TrainerServiceStub:
                 request_serializer=perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunRequest.SerializeToString,
                 response_deserializer=perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunResponse.FromString,
                 _registered_method=True)
+        self.CheckTrainingImage = channel.unary_unary(
+                '/perfuse.v1.TrainerService/CheckTrainingImage',
+                request_serializer=perfuse_dot_v1_dot_trainer__pb2.CheckTrainingImageRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_trainer__pb2.CheckTrainingImageResponse.FromString,
+                _registered_method=True)
         self.GetTrainingUsage = channel.unary_unary(
                 '/perfuse.v1.TrainerService/GetTrainingUsage',
                 request_serializer=perfuse_dot_v1_dot_trainer__pb2.GetTrainingUsageRequest.SerializeToString,
@@ -199,6 +204,14 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckTrainingImage(self, request, context):
+        """Says whether a picture was among those that a run learned from. The Trainer keeps keyed digests
+        of a run's pictures as long as the run, and needs the picture's digest alone. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTrainingUsage(self, request, context):
         """Says how many runs a tenant has under way and what its quotas allow. Changes nothing.
         """
@@ -271,6 +284,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.WatchTrainingRun,
                     request_deserializer=perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunRequest.FromString,
                     response_serializer=perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunResponse.SerializeToString,
+            ),
+            'CheckTrainingImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckTrainingImage,
+                    request_deserializer=perfuse_dot_v1_dot_trainer__pb2.CheckTrainingImageRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_trainer__pb2.CheckTrainingImageResponse.SerializeToString,
             ),
             'GetTrainingUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTrainingUsage,
@@ -586,6 +604,33 @@ class TrainerService:
             '/perfuse.v1.TrainerService/WatchTrainingRun',
             perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunRequest.SerializeToString,
             perfuse_dot_v1_dot_trainer__pb2.WatchTrainingRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckTrainingImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.TrainerService/CheckTrainingImage',
+            perfuse_dot_v1_dot_trainer__pb2.CheckTrainingImageRequest.SerializeToString,
+            perfuse_dot_v1_dot_trainer__pb2.CheckTrainingImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,6 @@ from perfuse.errors import (
     AlreadyExists,
     ImageSetEmpty,
     InvalidArgument,
-    NotFound,
     TrainingRunNotEnded,
 )
 from perfuse.names import TenantName, TrainingRunName
@@ -23,12 +22,14 @@ from perfuse.storage.listing import Lists, Page, Query
 from perfuse.storage.moments import now
 from perfuse.storage.paging import Listing
 from perfuse.storage.requests import Mutation
+from perfuse_trainer.provenance import Provenance
 from perfuse_trainer.requests import once, replayed
 from perfuse_trainer.resources import Event, Run, RunState
 from perfuse_trainer.runs.allowance import Allowance, Used
 from perfuse_trainer.runs.endings import end
 from perfuse_trainer.runs.events import append, events_after, state_news, validations
 from perfuse_trainer.runs.run_order import RunOrder as RunOrder
+from perfuse_trainer.runs.run_rows import RUN_NAMED, found_run, missing
 from perfuse_trainer.tables import EVENTS, IMAGE_SETS, IMAGES, RUNS
 from perfuse_trainer.vault import Vault
 
@@ -47,8 +48,10 @@ ORDERS = {
 }
 
 _STORED = tuple(name for name in Run.__dataclass_fields__ if name in RUNS.c)
-_RUN = select(RUNS).where(
-    RUNS.c.tenant == bindparam("tenant"), RUNS.c.run_id == bindparam("run_id")
+_DIGESTS = (
+    select(IMAGES.c.digest)
+    .where(IMAGES.c.image_set == bindparam("image_set"))
+    .order_by(IMAGES.c.digest)
 )
 
 
@@ -60,11 +63,18 @@ class Runs:
         vault: Where their files are.
         lists: For pages.
         allowance: How many runs tenants may have under way.
+        provenance: Makes keyed digests of the pictures that a run learns from.
     """
 
     def __init__(
-        self, database: Database, vault: Vault, lists: Lists, allowance: Allowance
+        self,
+        database: Database,
+        vault: Vault,
+        lists: Lists,
+        allowance: Allowance,
+        provenance: Provenance,
     ) -> None:
+        self._provenance = provenance
         self._allowance = allowance
         self._database = database
         self._vault = vault
@@ -97,7 +107,7 @@ class Runs:
             InvalidArgument: masks were to come with the images, and one has none.
         """
         if {order.concept.tenant, order.image_set.tenant} != {mutation.tenant}:
-            raise _missing(
+            raise missing(
                 order.concept if order.concept.tenant != mutation.tenant else order.image_set
             )
 
@@ -114,7 +124,7 @@ class Runs:
         """
 
         def work(connection: Connection) -> Run:
-            row = _found(connection, tenant, name)
+            row = found_run(connection, tenant, name)
             return replace(_run(row), validations=validations(connection, row.id))
 
         return self._database.read(work)
@@ -126,7 +136,7 @@ class Runs:
             NotFound: another tenant's.
         """
         if name.tenant != tenant:
-            raise _missing(name)
+            raise missing(name)
         return self._database.read(lambda connection: self._allowance.used(connection, tenant))
 
     def list(self, tenant: str, parent: TenantName, query: Query) -> Page[Run]:
@@ -137,7 +147,7 @@ class Runs:
             InvalidArgument: filter, order, token or size.
         """
         if parent.tenant != tenant:
-            raise _missing(parent)
+            raise missing(parent)
         return self._lists.page(
             select(RUNS).where(RUNS.c.tenant == tenant),
             query,
@@ -159,7 +169,7 @@ class Runs:
 
         def work(connection: Connection) -> Run:
             left.clear()
-            row = _found(connection, mutation.tenant, name, lock=True)
+            row = found_run(connection, mutation.tenant, name, lock=True)
             moment = now()
             if row.state == RunState.QUEUED.value:
                 left.extend(end(connection, row, RunState.CANCELLED, moment))
@@ -174,7 +184,7 @@ class Runs:
                 )
                 news = [state_news(RunState.CANCELLING, row.attempt)]
                 append(connection, row.id, row.tenant, news, moment)
-            return _run(_found(connection, mutation.tenant, name))
+            return _run(found_run(connection, mutation.tenant, name))
 
         run = once(self._database, mutation, "CancelTrainingRun", [str(name)], Run, work)
         self._vault.drop(run.tenant, left)
@@ -191,7 +201,7 @@ class Runs:
 
         def work(connection: Connection) -> None:
             left.clear()
-            row = _found(connection, mutation.tenant, name, lock=True)
+            row = found_run(connection, mutation.tenant, name, lock=True)
             if not RunState(row.state).is_final:
                 raise TrainingRunNotEnded(
                     f"{name} is {row.state}. Cancel it first, or wait for its end"
@@ -218,9 +228,9 @@ class Runs:
         Raises:
             NotFound: there is none, or it is another tenant's.
         """
-        row = self._database.read(lambda connection: _found(connection, tenant, name))
+        row = self._database.read(lambda connection: found_run(connection, tenant, name))
         if row.uid != uid:
-            raise _missing(name)
+            raise missing(name)
         return events_after(self._database, row.id, after)
 
     def preview(self, tenant: str, blob: str) -> bytes:
@@ -236,7 +246,7 @@ class Runs:
         image_set = connection.execute(chosen.with_for_update()).first()
         moment = now()
         if image_set is None:
-            raise _missing(order.image_set)
+            raise missing(order.image_set)
         if image_set.expire_time <= moment or image_set.emptied:
             raise ImageSetEmpty(
                 f"{order.image_set} holds no images any more. Make another set, and keep it if "
@@ -245,7 +255,7 @@ class Runs:
         _require_images(connection, order, image_set.id)
         run_id = order.run_id or f"run-{uuid4().hex[:12]}"
         name = TrainingRunName(order.tenant, run_id)
-        if connection.execute(_RUN, {"tenant": order.tenant, "run_id": run_id}).first():
+        if connection.execute(RUN_NAMED, {"tenant": order.tenant, "run_id": run_id}).first():
             refusal = AlreadyExists(f"{name} exists already. Choose another id, or none")
             refusal.resource = str(name)
             raise refusal
@@ -272,6 +282,9 @@ class Runs:
                 faults=0,
                 fence=0,
                 checkpoint_step=0,
+                provenance=self._provenance.of(
+                    order.tenant, connection.scalars(_DIGESTS, {"image_set": image_set.id})
+                ),
                 consent_until=order.consent_until,
                 consent_seen=None if order.consent_until is None else moment,
                 error_reason="",
@@ -284,7 +297,7 @@ class Runs:
             .returning(RUNS)
         ).one()
         append(connection, row.id, row.tenant, [state_news(RunState.QUEUED, 0)], moment)
-        return _run(_found(connection, order.tenant, name))
+        return _run(found_run(connection, order.tenant, name))
 
 
 def _require_images(connection: Connection, order: RunOrder, image_set: int) -> None:
@@ -300,25 +313,6 @@ def _require_images(connection: Connection, order: RunOrder, image_set: int) -> 
             f"{images - masks} of the {images} images of {order.image_set} have no mask. Upload "
             "masks, or choose another source",
         )
-
-
-def _found(
-    connection: Connection, tenant: str, name: TrainingRunName, *, lock: bool = False
-) -> AnyRow:
-    if name.tenant != tenant:
-        raise _missing(name)
-    chosen = _RUN.with_for_update() if lock else _RUN
-    row = connection.execute(chosen, {"tenant": tenant, "run_id": name.training_run}).first()
-    if row is None:
-        raise _missing(name)
-    return row
-
-
-def _missing(name: object) -> NotFound:
-    """The one answer for what does not exist and for what is another tenant's."""
-    refusal = NotFound(f"{name} does not exist, or is not yours to see. Check the name")
-    refusal.resource = str(name)
-    return refusal
 
 
 def _run(row: AnyRow) -> Run:

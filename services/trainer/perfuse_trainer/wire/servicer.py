@@ -58,6 +58,7 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
         edge.on_refusal = trainer.audit.refused
         self.image_sets, self.uploads = trainer.image_sets, trainer.uploads
         self._runs, self._registry = trainer.runs, registry
+        self._origins = trainer.origins
         self._base_models = tuple(sorted(base_models))
 
     @rpc
@@ -144,6 +145,16 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
                 for each in counted
             ]
         )
+
+    @rpc
+    async def CheckTrainingImage(
+        self, request: wire.CheckTrainingImageRequest, call: Call
+    ) -> wire.CheckTrainingImageResponse:
+        name = TrainingRunName.parse(request.name)
+        used, count = await call.in_thread(
+            self._origins.learned_from, call.caller.tenant, name, request.digest
+        )
+        return wire.CheckTrainingImageResponse(used=used, image_count=count)
 
     @rpc
     async def ListAuditEvents(

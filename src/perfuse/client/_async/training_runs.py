@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
+from perfuse.adapter.header import digest
 from perfuse.client import reading_trainer as reading
 from perfuse.client._async.calls import Calls
 from perfuse.client.channels import aio_pause
@@ -100,6 +102,26 @@ class TrainingRuns:
         name = str(self._calls.names.training_run(training_run))
         request = wire.CancelTrainingRunRequest(name=name, request_id=request_id_or_new(""))
         return reading.training_run(await self._calls.call("trainer", "CancelTrainingRun", request))
+
+    async def learned_from(self, training_run: str, picture: str | Path) -> bool:
+        """Whether a run learned from a picture, proved by the file as it was uploaded.
+
+        The Trainer keeps keyed digests of a run's pictures for as long as the run; the picture
+        itself is not sent.
+
+        Args:
+            training_run: id or name.
+            picture: the file.
+
+        Raises:
+            FailedPrecondition: the Trainer kept none, or no longer has the secret for them.
+        """
+        request = wire.CheckTrainingImageRequest(
+            name=str(self._calls.names.training_run(training_run)),
+            digest=digest(Path(picture).read_bytes()),
+        )
+        told = await self._calls.call("trainer", "CheckTrainingImage", request)
+        return bool(told.used)
 
     async def delete(self, training_run: str) -> None:
         """Delete a run that has ended, with its events and previews; its version stays.

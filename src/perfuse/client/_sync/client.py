@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from perfuse.client._sync.aliases import Aliases
+from perfuse.client._sync.audit import Audit
 from perfuse.client._sync.base_models import BaseModels
 from perfuse.client._sync.calls import Calls
 from perfuse.client._sync.concepts import Concepts
+from perfuse.client._sync.consents import Consents
 from perfuse.client._sync.grants import Grants
 from perfuse.client._sync.image_sets import ImageSets
 from perfuse.client._sync.renderer import RENDER_SECONDS, Renderer
@@ -35,7 +37,8 @@ class Client:
 
     Attributes:
         connection: as given or found.
-        concepts, versions, aliases, grants, base_models: of the Registry.
+        concepts, versions, aliases, grants, consents, base_models: of the Registry.
+        audit: who did what, of Registry and Trainer.
         image_sets, training_runs: of the Trainer.
         renderer: the Renderer.
         usage: what the tenant uses of its quotas.
@@ -51,6 +54,8 @@ class Client:
         self.versions = Versions(self._calls)
         self.aliases = Aliases(self._calls)
         self.grants = Grants(self._calls)
+        self.consents = Consents(self._calls)
+        self.audit = Audit(self._calls)
         self.base_models = BaseModels(self._calls)
         self.image_sets = ImageSets(self._calls)
         self.training_runs = TrainingRuns(self._calls)

@@ -26,6 +26,7 @@ class Concepts:
         display_name: str = "",
         description: str = "",
         labels: Mapping[str, str] | None = None,
+        likeness: bool = False,
         request_id: str = "",
     ) -> Concept:
         """Make a concept without versions.
@@ -33,6 +34,7 @@ class Concepts:
         Args:
             concept: its id to be.
             super_category: the everyday noun that it is a kind of; never changes.
+            likeness: whether it is of a living person, whose consent it then needs; never changes.
             request_id: the same for the same wish, so that it is done once; drawn by default.
 
         Raises:
@@ -47,6 +49,7 @@ class Concepts:
                 display_name=display_name,
                 description=description,
                 labels=labels or {},
+                likeness=likeness,
             ),
             request_id=request_id_or_new(request_id),
         )

@@ -71,6 +71,17 @@ class TestSelectors:
             found = selected(target, budget["spec"]["selector"]["matchLabels"])
             assert [pod.owner for pod in found] == [f"Deployment/{name}"]
 
+    def test_monitors_find_a_service_and_its_port(self, target: str) -> None:
+        for monitor in of_kind(target, "ServiceMonitor"):
+            wanted = monitor["spec"]["selector"]["matchLabels"].items()
+            (service,) = (
+                each
+                for each in of_kind(target, "Service")
+                if wanted <= each["metadata"]["labels"].items()
+            )
+            ports = {port["name"] for port in service["spec"]["ports"]}
+            assert {each["port"] for each in monitor["spec"]["endpoints"]} <= ports
+
     def test_all_is_in_one_namespace(self, target: str) -> None:
         for each in build(target):
             expected = None if each["kind"] == "Namespace" else "perfuse"

@@ -28,7 +28,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -50,7 +50,14 @@ from perfuse.serving import logs
 from perfuse.serving.call import Call as Call
 from perfuse.serving.call import new_request_id
 from perfuse.serving.guard import Guard, full_name
-from perfuse.serving.identity import THROUGH, Authenticator, Caller, Peer, require_custodian
+from perfuse.serving.identity import (
+    THROUGH,
+    Authenticator,
+    Caller,
+    Peer,
+    read_metadata,
+    require_custodian,
+)
 from perfuse.serving.metrics import Metrics
 from perfuse.serving.policy import POLICY, Policy, Row
 from perfuse.serving.refused import Refused
@@ -122,13 +129,7 @@ class Edge:
         method = self._methods.get(key)
         if method is None:
             method = self._methods[key] = _Method(full_name(*key), self.policy, self.metrics)
-        pairs = context.invocation_metadata()
-        metadata: dict[str, str] = dict(pairs)
-        if len(metadata) < len(pairs):
-            for credential in ("authorization", THROUGH):
-                if _twice(credential, pairs):
-                    # Of two credentials none is better than the other.
-                    metadata[credential] = ""
+        metadata = read_metadata(context.invocation_metadata())
         request_id = metadata.get(REQUEST_ID)
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = new_request_id()
@@ -151,13 +152,7 @@ class Edge:
                 through = await self._through_custodian(metadata)
                 given = metadata.get("authorization", "")
                 call = Call(
-                    caller,
-                    request_id,
-                    deadline,
-                    self.threads,
-                    given,
-                    context.peer(),
-                    through,
+                    caller, request_id, deadline, self.threads, given, context.peer(), through
                 )
                 return await self._perform(
                     guard, method.row, servicer, request, context, call, seen
@@ -332,10 +327,6 @@ class _Method:
         if histogram is None:
             histogram = self._seconds[code] = self._metrics.seconds.labels(self.name, code)
         histogram.observe(seconds)
-
-
-def _twice(key: str, pairs: Sequence[tuple[str, str]]) -> bool:
-    return sum(name == key for name, _ in pairs) > 1
 
 
 def _is_past(deadline: float | None) -> bool:

@@ -7,7 +7,7 @@ signed (`perfuse.serving.oidc`), and clients' certificates (`perfuse.serving.cer
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,6 +81,20 @@ def bearer_token(metadata: Mapping[str, str]) -> str:
     if value[:7].lower() != _SCHEME or len(value) == len(_SCHEME):
         raise unknown_caller()
     return value[7:]
+
+
+def read_metadata(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """A call's metadata by key; of two credentials none is better than the other: both are empty.
+
+    Args:
+        pairs: As gRPC has them.
+    """
+    metadata = dict(pairs)
+    if len(metadata) < len(pairs):
+        for credential in ("authorization", THROUGH):
+            if sum(key == credential for key, _ in pairs) > 1:
+                metadata[credential] = ""
+    return metadata
 
 
 def require_custodian(service: Caller) -> None:

@@ -1,8 +1,7 @@
 """Tables that only grow: triggers that refuse every change of a row, and its removal while young.
 
 They hold whoever uses the service's own connection to account, faults of ours included. The owner
-of a table may still drop its triggers: against that, give the service another role than the one
-that migrates, as operating.md says.
+of a table may still drop its triggers.
 """
 
 from __future__ import annotations

@@ -41,6 +41,10 @@ class Requests:
     def __init__(self, table: Table, audit: Audit) -> None:
         self._audit = audit
         self._remember = Prepared(insert(table), table.c.keys())
+        kept = {
+            name: bindparam(f"kept_{name}", type_=column.type) for name, column in table.c.items()
+        }
+        self._remember_and_record = Prepared(audit.beside(insert(table).values(kept)))
         self._recall = Prepared(
             select(table.c.fingerprint, table.c.answer).where(
                 table.c.tenant == bindparam("tenant"),
@@ -95,23 +99,43 @@ class Requests:
                 if done:
                     raise _DoneMeanwhile(earlier) from None
                 raise
-            self._audit.record(connection, mutation, method, _resource(answer, content))
-            if mutation.request_id:
-                self._remember.run(
-                    connection,
-                    tenant=mutation.tenant,
-                    method=method,
-                    request_id=mutation.request_id,
-                    fingerprint=_fingerprint(content),
-                    answer=_texts(kind).dump_json(answer).decode(),
-                    done_time=now(),
-                )
+            self._keep(connection, mutation, method, content, kind, answer)
             return answer
 
         try:
             return database.transact(do)
         except _DoneMeanwhile as done:
             return cast(Answer, done.answer)
+
+    def _keep(
+        self,
+        connection: Connection,
+        mutation: Mutation,
+        method: str,
+        content: object,
+        kind: Any,
+        answer: object,
+    ) -> None:
+        """Record what was done, and remember its answer."""
+        resource = _resource(answer, content)
+        if not mutation.request_id:
+            self._audit.record(connection, mutation, method, resource)
+            return
+        kept = {
+            "tenant": mutation.tenant,
+            "method": method,
+            "request_id": mutation.request_id,
+            "fingerprint": _fingerprint(content),
+            "answer": _texts(kind).dump_json(answer).decode(),
+            "done_time": now(),
+        }
+        if connection.dialect.name == "postgresql":
+            event = self._audit.event_values(mutation, method, resource)
+            named = {f"kept_{name}": value for name, value in kept.items()}
+            self._remember_and_record.run(connection, **named, **event)
+        else:
+            self._audit.record(connection, mutation, method, resource)
+            self._remember.run(connection, **kept)
 
     def replayed(
         self, connection: Connection, mutation: Mutation, method: str, content: object, kind: Any

@@ -81,7 +81,10 @@ class ImageRow(Base, table=True):
 
 
 class RunRow(Base, table=True):
-    """One training run; `image_set` is empty once the set is gone."""
+    """One training run; `image_set` is empty once the set is gone.
+
+    `traceparent` is the span that asked for it, where spans are sent anywhere.
+    """
 
     __tablename__ = "training_runs"
     __table_args__ = (
@@ -133,6 +136,7 @@ class RunRow(Base, table=True):
     update_time: datetime = moment()
     start_time: datetime | None = moment(nullable=True)
     end_time: datetime | None = moment(nullable=True)
+    traceparent: str | None = Field(max_length=55)
 
 
 class EventRow(Base, table=True):

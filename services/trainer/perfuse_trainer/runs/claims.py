@@ -41,6 +41,7 @@ class Claim:
         attempt: which this is, from 1.
         image_set: key of the image set's row.
         checkpoint: digest of the file to go on from, or None.
+        traceparent: the span that asked for the run, or None.
     """
 
     run: int
@@ -57,6 +58,7 @@ class Claim:
     settings: dict[str, Any]
     exclusive: bool
     checkpoint: str | None
+    traceparent: str | None
 
     @property
     def name(self) -> TrainingRunName:
@@ -86,6 +88,7 @@ class Claim:
             settings=row.settings,
             exclusive=row.exclusive,
             checkpoint=row.checkpoint_blob,
+            traceparent=row.traceparent,
         )
 
 

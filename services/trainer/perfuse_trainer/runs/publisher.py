@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from perfuse.client.registry import Publication, RegistryClient
 from perfuse.errors import PerfuseError
 from perfuse.names import ConceptName, TrainingRunName, VersionName
+from perfuse.serving import tracing
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
 from perfuse_trainer.measures import POSTPONED, PUBLISHED, REFUSED, Measures
@@ -83,7 +84,8 @@ class Publisher:
     async def _publish(self, row: AnyRow) -> bool:
         name = str(TrainingRunName(row.tenant, row.run_id))
         try:
-            version = await self._version(row)
+            with tracing.span("perfuse.publish", row.traceparent):
+                version = await self._version(row)
         except PerfuseError as error:
             if error.status in _MAY_PASS:
                 self._measures.publication(POSTPONED)

@@ -18,6 +18,7 @@ class RunOrder:
         exclusive: share no forward pass with other runs.
         consent_until: until when the person whose likeness it is to learn has consented; None where
             the concept is no likeness.
+        traceparent: the span that asks, as `perfuse.serving.tracing.carried` gives it.
     """
 
     tenant: str
@@ -30,3 +31,4 @@ class RunOrder:
     labels: dict[str, str] = field(default_factory=dict)
     exclusive: bool = False
     consent_until: datetime | None = None
+    traceparent: str | None = None

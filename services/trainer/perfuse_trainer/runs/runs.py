@@ -293,6 +293,7 @@ class Runs:
                 revision=1,
                 create_time=moment,
                 update_time=moment,
+                traceparent=order.traceparent,
             )
             .returning(RUNS)
         ).one()

@@ -19,7 +19,7 @@ from perfuse.errors import (
     Unavailable,
 )
 from perfuse.names import BaseModelName, ConceptName, ImageSetName, TenantName, TrainingRunName
-from perfuse.serving import audit_events
+from perfuse.serving import audit_events, tracing
 from perfuse.serving.edge import Call, Edge
 from perfuse.serving.guard import rpc
 from perfuse.serving.roles import OPERATOR
@@ -218,6 +218,7 @@ class TrainerServicer(ImageSetServicer, TrainerServiceServicer):
             labels=dict(sent.labels),
             exclusive=sent.settings.exclusive,
             consent_until=concept.consent_until if concept.likeness else None,
+            traceparent=tracing.carried(),
         )
 
     def _base_model(self, name: str) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from perfuse.attach import BaseModel, attach, is_attached
 from perfuse.errors import PerfuseError, ResourceExhausted, Unavailable
+from perfuse.serving import tracing
 from perfuse_trainer.learning.loop import Progress
 from perfuse_trainer.learning.pack import Pack
 from perfuse_trainer.resources import RunState
@@ -77,6 +78,7 @@ class Worker:
         self._pack = Pack(base)
         self._members: list[Member] = []
         self._leases = Leases(worker_id, claims, settings.stall_seconds, on_stall)
+        self._spans: dict[int, tracing.Span] = {}
         self._room = settings.pack
         self._looked = time.monotonic()
 
@@ -120,6 +122,9 @@ class Worker:
             return
         for claim in claims:
             self._leases.hold(claim)
+            self._spans[claim.run] = tracing.begin(
+                "perfuse.train", claim.traceparent, attempt=claim.attempt
+            )
         for claim in claims:
             self._leases.moved()
             self._open(claim)
@@ -193,7 +198,7 @@ class Worker:
         self._insist(member, write)
         if member.loop.finished and member in self._members:
             self._members.remove(member)
-            self._leases.forget(member.claim)
+            self._forget(member.claim)
 
     def _insist(self, member: Member, write: Callable[[], None]) -> None:
         """Write about a member; while database or store are away, try until its lease is over."""
@@ -274,12 +279,12 @@ class Worker:
             state = self._claims.look([member.claim])[member.claim.run] or RunState.RUNNING
         if state is RunState.CANCELLING:
             self._end(member.claim, lambda claim: self._claims.cancelled(claim))
-        self._leases.forget(member.claim)
+        self._forget(member.claim)
 
     def _release(self, claim: Claim) -> None:
         with suppress(PerfuseError):
             self._claims.give_back(claim)
-        self._leases.forget(claim)
+        self._forget(claim)
 
     def _fail(self, claim: Claim, error: Exception) -> None:
         if isinstance(error, PerfuseError):
@@ -291,8 +296,15 @@ class Worker:
             )
         self._end(claim, lambda held: self._claims.fail(held, reason))
 
+    def _forget(self, claim: Claim) -> None:
+        """Have no more to do with a run."""
+        self._leases.forget(claim)
+        # A run that was lost and claimed again meanwhile has one span, and ends it once.
+        if (span := self._spans.pop(claim.run, None)) is not None:
+            span.end()
+
     def _end(self, claim: Claim, ending: Callable[[Claim], list[str]]) -> None:
         # Whoever cannot write the end leaves the run to the reaper, and so to another attempt.
         with suppress(PerfuseError, LeaseLost):
             self._vault.drop(claim.tenant, ending(claim))
-        self._leases.forget(claim)
+        self._forget(claim)

@@ -83,6 +83,15 @@ class TrainerSettings(StorageSettings):
         """See `lease_seconds`."""
         return timedelta(seconds=self.lease_seconds)
 
+    def secrets(self) -> dict[str, str]:
+        """Variable of the environment → the secret, wherever it came from."""
+        prefix = self.model_config.get("env_prefix", "")
+        return {
+            f"{prefix}{name.upper()}": value.get_secret_value()
+            for name, value in self
+            if isinstance(value, SecretStr)
+        }
+
     def base_directories(self) -> dict[str, Path]:
         """Id of a base model → directory.
 

@@ -7,8 +7,6 @@ import os
 import signal
 from datetime import timedelta
 
-from pydantic import SecretStr
-
 from perfuse.client.registry import RegistryClient
 from perfuse.serving import logs, tracing
 from perfuse.serving.edge import Edge
@@ -124,12 +122,7 @@ def runner(settings: TrainerSettings) -> Runner:
 
 def told_to_actors(settings: TrainerSettings) -> dict[str, str]:
     """The environment of workers on other machines, which have no files of secrets."""
-    told = {
-        f"{_PREFIX}{name.upper()}": value.get_secret_value()
-        for name, value in settings
-        if isinstance(value, SecretStr)
-    }
-    told |= {
+    told = settings.secrets() | {
         name: value for name, value in os.environ.items() if name.startswith((_PREFIX, "OTEL_"))
     }
     for name in _NOT_FOR_WORKERS:

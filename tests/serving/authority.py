@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -28,12 +29,15 @@ class Authority:
             x509.BasicConstraints(ca=True, path_length=None),
         )
 
-    def issue(self, name: str, *uris: str, hours: float = 1) -> tuple[bytes, bytes]:
-        """A certificate for 127.0.0.1 and these URIs, in force for so long, and its key; PEM."""
+    def issue(
+        self, name: str, *uris: str, hosts: Sequence[str] = (), hours: float = 1
+    ) -> tuple[bytes, bytes]:
+        """A certificate for 127.0.0.1, these hosts and URIs, for so long, and its key; PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName(
             [
                 x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+                *map(x509.DNSName, hosts),
                 *map(x509.UniformResourceIdentifier, uris),
             ]
         )

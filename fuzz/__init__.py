@@ -26,6 +26,7 @@ TARGETS = {
     "credentials": (
         *("perfuse.serving.caller_file", "perfuse.serving.identity", "perfuse.serving.tokens"),
     ),
+    "signed_tokens": ("perfuse.serving.oidc", "perfuse.serving.issuer_keys", "jwt"),
 }
 """Name of a target → the packages whose branches guide the search."""
 

@@ -136,6 +136,7 @@ class TestTheFile:
         for name, each in ours(compose).items():
             assert each["user"] == "1000:1000"
             assert each["read_only"] is True, name
+            assert each["init"] is True
             assert each["cap_drop"] == ["ALL"]
             assert each["security_opt"] == ["no-new-privileges:true"]
             assert each["tmpfs"] == ["/tmp"]

@@ -122,6 +122,13 @@ class TestRights:
                 there = named(pod.resources, "ServiceAccount", account)
                 assert there["automountServiceAccountToken"] is False
 
+    def test_none_of_ours_is_process_one(self, target: str) -> None:
+        """A SIGTERM during a process's imports would be lost on it; others are reaped by none."""
+        for pod, container in containers(target):
+            ours = container["image"].rpartition("/")[2].startswith("perfuse-")
+            if ours and not pod.owner.startswith("RayCluster/"):
+                assert pod.spec["shareProcessNamespace"] is True, pod.owner
+
     def test_they_say_what_they_take(self, target: str) -> None:
         for pod, container in containers(target):
             resources = container["resources"]

@@ -26,7 +26,8 @@ class RayCluster:
     Attributes:
         address: to join it at.
         environment: what whoever joins it needs.
-        raylets: process ids of the raylets of the nodes, less the head's.
+        head: process id of the head's raylet, which whoever joins from here depends on.
+        raylets: process ids of the raylets of the nodes.
     """
 
     def __init__(self, nodes: int) -> None:
@@ -57,7 +58,8 @@ class RayCluster:
                 start_new_session=True,
             )
         self._asking = threading.Lock()
-        self.address = str(self._ask("address")["address"])
+        head = self._ask("address")
+        self.address, self.head = str(head["address"]), int(head["raylet"])
         self.raylets = [self._ask("add")["raylet"] for _ in range(nodes)]
 
     def workers(self) -> list[psutil.Process]:

@@ -36,7 +36,8 @@ class Host:
         self._nodes: dict[int, Any] = {}
 
     def address(self) -> dict[str, Any]:
-        return {"address": self._cluster.address}
+        (raylet,) = self._cluster.head_node.all_processes["raylet"]
+        return {"address": self._cluster.address, "raylet": raylet.process.pid}
 
     def add(self) -> dict[str, Any]:
         """A new node with one CPU; its raylet is its name."""

@@ -60,6 +60,7 @@ class RayRunner:
         self.owned = address is None and not ray.is_initialized()
         if not ray.is_initialized():
             join(address, "PERFUSE_TRAINER_RAY_ADDRESS")
+        self._node = ray.get_runtime_context().get_node_id()
         self._environment = dict(environment)
         options: dict[str, Any] = {
             "max_restarts": 0,
@@ -84,10 +85,11 @@ class RayRunner:
 
     def alive(self) -> dict[str, str]:
         """See `Runner.alive`."""
-        if self.owned and not any(node["Alive"] for node in _nodes()):
+        # Of a process whose own node died Ray ends all actors, and starts no more.
+        if not any(node["Alive"] and node["NodeID"] == self._node for node in _nodes()):
+            lost = "Ray that was started with" if self.owned else "node of Ray's under"
             raise RunnerLost(
-                "the Ray that was started with this Trainer has died. Start the Trainer again; its "
-                "runs go on"
+                f"the {lost} this Trainer has died. Start the Trainer again; its runs go on"
             )
         waits = {ended: worker_id for worker_id, (_, _, ended) in self._workers.items()}
         if waits:

@@ -32,6 +32,7 @@ LONG = (
     "trainer/test_deaths.py",
     "trainer/test_packing.py",
     "bench/test_renderer_bench.py",
+    "operating/test_telling.py",
     "trainer/test_command.py",
     "renderer/test_engine_machine.py",
     "trainer/test_loop.py",

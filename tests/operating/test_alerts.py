@@ -16,8 +16,7 @@ import promql_parser
 import pytest
 import yaml
 
-from operating.names import declared
-from operating.test_measures import LABELS, documented
+from operating.names import LABELS, declared, documented
 
 ROOT = Path(__file__).parents[2]
 TELEMETRY = ROOT / "deploy" / "components" / "telemetry"

@@ -124,10 +124,12 @@ class StorageMetrics:
         # What has not happened yet is told as zero, so that its first time is a rise.
         for work in ("read", "transact", "hasten"):
             self._retries.labels(work)
+        # Looked up once: a call of the Registry's asks the database several times.
+        self._known: dict[tuple[str, str, bool], Histogram] = {}
 
     def database(self, work: str, seconds: float, failed: bool) -> None:
         """A piece of work ended: `read`, `transact` or `hasten`."""
-        self._database.labels(work, FAILED if failed else DONE).observe(seconds)
+        self._of(self._database, "database", work, failed).observe(seconds)
 
     def again(self, work: str) -> None:
         """One began anew."""
@@ -135,4 +137,11 @@ class StorageMetrics:
 
     def store(self, operation: str, seconds: float, failed: bool) -> None:
         """A call to the store ended, such as `put` or `get`."""
-        self._store.labels(operation, FAILED if failed else DONE).observe(seconds)
+        self._of(self._store, "store", operation, failed).observe(seconds)
+
+    def _of(self, whole: Histogram, name: str, work: str, failed: bool) -> Histogram:
+        key = (name, work, failed)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = whole.labels(work, FAILED if failed else DONE)
+        return found

@@ -1,13 +1,12 @@
-"""What three servers tell Prometheus after real work: all that is declared, and nobody's name."""
+"""What three servers tell after real work: every measure that is declared, traces from end to end,
+and nobody's name in either.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.request import urlopen
 
-import grpc
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,13 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 import perfuse_registry.measures
 import perfuse_renderer.measures
 import perfuse_trainer.measures
+from operating.collector import Collector, Seen
 from operating.conftest import ALIAS, CONCEPT, SERVICES, TENANT, Worked
-from operating.names import declared
-from perfuse.quotas import QUOTAS
+from operating.names import LABELS, declared, documented
 from perfuse.serving import metrics
-from perfuse.v1 import registry_pb2, renderer_pb2, trainer_pb2
 
-PAGE = Path(__file__).parents[2] / "docs" / "operating" / "measures.md"
 OF = {
     "registry": (metrics, perfuse_registry.measures),
     "trainer": (metrics, perfuse_trainer.measures),
@@ -33,26 +30,6 @@ COUNTED = (
     *("_calls", "_runs", "_steps", "_pictures", "_lanes", "_adapters", "_entries"),
     *("_workers", "_places"),
 )
-LABELS = {
-    "base_model": {"toybox"},
-    "cache": {"plans", "texts", "concepts", "adapters", "adapter_files"},
-    "code": {code.name for code in grpc.StatusCode},
-    "quota": set(QUOTAS),
-    "operation": {"put", "get", "stat", "delete", "check"},
-    "state": {"QUEUED", "RUNNING", "CANCELLING", "SUCCEEDED", "FAILED", "CANCELLED"},
-    "work": {"read", "transact", "hasten"},
-    "outcome": {
-        *("done", "failed", "published", "postponed", "refused"),
-        *("finished", "given_up", "hit", "miss"),
-    },
-    "method": {
-        f"{service.full_name}/{method.name}"
-        for file in (registry_pb2, trainer_pb2, renderer_pb2)
-        for service in file.DESCRIPTOR.services_by_name.values()
-        for method in service.methods
-    },
-}
-"""Every label, and all the values that it may ever have; `base_model` has the operator's ids."""
 
 
 def names(service: str) -> set[str]:
@@ -132,13 +109,6 @@ def test_no_label_has_what_callers_choose(worked: Worked, service: str) -> None:
         assert word not in text
 
 
-def documented() -> Iterator[tuple[str, list[str]]]:
-    for line in PAGE.read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("| `perfuse_"):
-            yield cells[0].strip("`"), re.findall(r"`(\w+)`", cells[1])
-
-
 def test_each_is_documented_with_its_labels(worked: Worked) -> None:
     told: dict[str, set[str]] = {}
     for service in SERVICES:
@@ -147,3 +117,73 @@ def test_each_is_documented_with_its_labels(worked: Worked) -> None:
             labels |= {label for sample in family.samples for label in sample.labels} - {"le"}
     rows = dict(documented())
     assert {name: set(labels) for name, labels in rows.items()} == told
+
+
+REGISTRY = "perfuse.v1.RegistryService/"
+
+
+def above(span: Seen, spans: list[Seen]) -> list[str]:
+    """Names of the spans that a span is within, the nearest first."""
+    by_id = {each.id: each for each in spans}
+    found = []
+    while span.parent in by_id:
+        span = by_id[span.parent]
+        found.append(span.name)
+    return found
+
+
+def of(spans: list[Seen], name: str) -> Seen:
+    found = [span for span in spans if span.name == name]
+    assert found, (name, [span.name for span in spans])
+    return found[0]
+
+
+def test_a_render_is_one_trace_through_to_the_download(worked: Worked) -> None:
+    call = "perfuse.v1.RendererService/GenerateImages"
+    alternatives = {call, "perfuse.v1.RendererService/Render"}
+    wanted = {"perfuse.plan", "perfuse.render", f"{REGISTRY}DownloadAdapter"}
+    spans = worked.collector.wait_for(
+        worked.traces["render"], lambda found: wanted <= {span.name for span in found}
+    )
+    root = [
+        span for span in spans if span.service == "perfuse-renderer" and span.name in alternatives
+    ]
+    assert len(root) == 1
+    download = of(spans, f"{REGISTRY}DownloadAdapter")
+    assert download.service == "perfuse-registry"
+    assert above(download, spans) == ["perfuse.plan", root[0].name]
+    assert above(of(spans, f"{REGISTRY}GetVersion"), spans) == ["perfuse.plan", root[0].name]
+    assert above(of(spans, "perfuse.render"), spans) == [root[0].name]
+    # The caller's own span is above them all, and is not ours to send.
+    assert root[0].parent
+    assert root[0].parent not in {span.id for span in spans}
+
+
+def test_a_run_is_one_trace_from_its_making_to_its_version(worked: Worked) -> None:
+    wanted = {"perfuse.train", "perfuse.publish", f"{REGISTRY}CreateVersion"}
+    spans = worked.collector.wait_for(
+        worked.traces["train"], lambda found: wanted <= {span.name for span in found}
+    )
+    made = "perfuse.v1.TrainerService/CreateTrainingRun"
+    version = of(spans, f"{REGISTRY}CreateVersion")
+    assert above(version, spans) == ["perfuse.publish", made]
+    train = of(spans, "perfuse.train")
+    assert (train.service, above(train, spans)) == ("perfuse-trainer-worker", [made])
+    assert of(spans, "perfuse.publish").service == "perfuse-trainer"
+    # The upload before it was the same caller's.
+    assert of(spans, "perfuse.v1.TrainerService/UploadImages").service == "perfuse-trainer"
+
+
+def test_nothing_private_is_in_any_span(worked: Worked) -> None:
+    collector: Collector = worked.collector
+    assert {span.service for span in collector.spans} == {
+        *("perfuse-registry", "perfuse-trainer", "perfuse-trainer-worker", "perfuse-renderer"),
+    }
+    private = (TENANT, CONCEPT, ALIAS, "canary", worked.platform.connection.token)
+    for span in collector.spans:
+        for word in private:
+            assert word not in span.raw, span.name
+        assert set(span.attributes) <= {
+            *("rpc.system", "rpc.service", "rpc.method", "rpc.grpc.status_code"),
+            *("perfuse.base_model", "perfuse.pictures", "perfuse.attempt"),
+        }

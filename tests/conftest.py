@@ -39,6 +39,8 @@ LONG = (
     "trainer/test_worker.py",
     "renderer/test_memory.py",
     "renderer/test_service.py",
+    "security/test_leaks.py",
+    "security/test_generated.py",
     "toybox/test_base.py",
     "bench/test_trainer_bench.py",
 )

@@ -13,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from perfuse.v1 import consent_pb2
 from perfuse.v1 import registry_pb2 as wire
 from registry import samples
 from registry.served import BASE_MODEL, METHODS, Tenant, refused
@@ -270,6 +271,13 @@ USES: list[tuple[str, Callable[[str], Message]]] = [
         parent=name, grant_id="other", grant=wire.Grant(access=wire.GRANT_ACCESS_READ))),
     ("GetGrant", lambda name: wire.GetGrantRequest(name=f"{name}/grants/friend")),
     ("ListGrants", lambda name: wire.ListGrantsRequest(parent=name)),
+    ("CreateConsent", lambda name: consent_pb2.CreateConsentRequest(
+        parent=name, consent=consent_pb2.Consent(
+            giver="the form in the safe", scopes=["CONSENT_SCOPE_TRAIN"],
+            expire_time=Timestamp(seconds=4102444800)))),
+    ("GetConsent", lambda name: consent_pb2.GetConsentRequest(name=f"{name}/consents/first")),
+    ("ListConsents", lambda name: consent_pb2.ListConsentsRequest(parent=name)),
+    ("RevokeConsent", lambda name: consent_pb2.RevokeConsentRequest(name=f"{name}/consents/first")),
     ("CheckCompatibility", lambda name: wire.CheckCompatibilityRequest(
         version=f"{name}/versions/1", base_model=BASE_MODEL)),
     ("CheckBlend", lambda name: wire.CheckBlendRequest(
@@ -361,6 +369,7 @@ class TestDelete:
         others = {"CreateConcept", "GetConcept", "ListConcepts", "UndeleteConcept",
                   # What was granted can be taken back whatever else was deleted.
                   "DeleteGrant", "ListReceivedGrants", "GetStorageUsage",
+                  "ListAuditEvents",
                   "CreateBaseModel", "GetBaseModel", "ListBaseModels", "DeleteBaseModel",
                   "VerifyIntegrity", "CollectGarbage"}  # fmt: skip
         assert {method for method, _ in USES} == METHODS.keys() - others

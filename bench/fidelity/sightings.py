@@ -31,7 +31,7 @@ SIGHTINGS: dict[tuple[int, str], str] = {
     ),
     (4, "quick"): (
         "All concepts are there in nine of ten pictures, as with averaged LoRAs, and the least "
-        "alike is as alike. At 0.5 the yellow of the sunglasses spreads over cat and chair, and the "
+        "alike is as alike. At 0.5 the yellow of the sunglasses spreads over cat and chair; the "
         "throne's purple is in none of our pictures. In the LoRAs' it is there, but on the cat: "
         "added, they cover the whole picture with the throne's stripes."
     ),

@@ -143,9 +143,7 @@ def scalings(form: Form, given: Assumptions) -> dict[str, Scaling | int]:
         "scaled, machines in 15 min": replace(grown, node_seconds=900.0),
         "scaled late, machines in 4 min": replace(grown, wanted=1.0 * full),
         # deploy/components/autoscaling had these before.
-        "at 10 s, machines in 4 min": replace(
-            grown, wanted=10.0, patience=600.0, down_every=120.0
-        ),
+        "at 10 s, machines in 4 min": replace(grown, wanted=10.0, patience=600.0, down_every=120.0),
     }
 
 

@@ -164,7 +164,9 @@ def terminal(
 
 
 _IN_A_TERMINAL = """
-import fcntl, termios
+import fcntl, signal, termios
+# What a shell starts in the background ignores Ctrl-C, and so does all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 from perfuse.cli import main
 main()

@@ -59,7 +59,8 @@ class Server:
     def __init__(self, script: dict[str, list[Any]], tls: grpc.ServerCredentials | None) -> None:
         self.seen: dict[str, list[Any]] = defaultdict(list)
         self.metadata: dict[str, str] = {}
-        self.left: dict[str, threading.Event] = defaultdict(threading.Event)
+        # Made beforehand: of two threads that ask for what is missing, each could get its own.
+        self.left = {method: threading.Event() for method in script}
         self._script = {name: list(answers) for name, answers in script.items()}
         self._server = grpc.server(ThreadPoolExecutor(32))
         for name, service in _SERVICES.items():

@@ -21,7 +21,7 @@ SIGHTINGS: dict[tuple[int, str], str] = {
         "scene is obeyed everywhere, so that this base gives GLOBAL nothing to win there."
     ),
     (3, "quick"): (
-        "The claim is not seen here, and the distance is a third of what it was: at equal text "
+        "The claim is not seen here, and the distance is half of what it was: at equal text "
         "similarity the LoRA has 0.05 more likeness (0.1 and more in the paper's form at a rate "
         "of 0.03). What it pays is in the pictures and in none of the measures: it changes the "
         "super-category for everything. Rabbits that wear the sunglasses turn orange, dog and "

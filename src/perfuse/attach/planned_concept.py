@@ -94,24 +94,37 @@ def value_operands(
     concepts: Sequence[PreparedConcept], remainder: Remainder
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What values are edited with, as rows: outputs, and projected inputs."""
-    outputs = torch.stack([concept.value_output for concept in concepts])
-    inputs = torch.stack([concept.value_input for concept in concepts])
-    if remainder is Remainder.SUPER_CATEGORY:
-        supers = torch.stack([concept.super_category_value for concept in concepts])
-        inputs, outputs = filled(inputs, outputs, supers)
-    return outputs, inputs
+    return _operands(
+        [concept.value_output for concept in concepts],
+        [concept.value_input for concept in concepts],
+        [concept.super_category_value for concept in concepts],
+        remainder,
+    )
 
 
 def key_operands(
     concepts: Sequence[PreparedConcept], lock: KeyLock, remainder: Remainder
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What keys are edited with under LOCAL and TRAINED_K, likewise."""
-    outputs = torch.stack([_key_output(concept, lock) for concept in concepts])
-    inputs = torch.stack([concept.key_input for concept in concepts])
-    if remainder is Remainder.SUPER_CATEGORY:
-        supers = torch.stack([concept.locked_key_output for concept in concepts])
-        inputs, outputs = filled(inputs, outputs, supers)
-    return outputs, inputs
+    return _operands(
+        [_key_output(concept, lock) for concept in concepts],
+        [concept.key_input for concept in concepts],
+        [concept.locked_key_output for concept in concepts],
+        remainder,
+    )
+
+
+def _operands(
+    outputs: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    super_categories: Sequence[torch.Tensor],
+    remainder: Remainder,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if remainder is Remainder.NOTHING:
+        return torch.stack(list(outputs)), torch.stack(list(inputs))
+    rows = [torch.stack(list(each)) for each in (inputs, outputs, super_categories)]
+    left = filled(*rows)
+    return left.target_outputs, left.projected_target_inputs
 
 
 def _key_output(concept: PreparedConcept, lock: KeyLock) -> torch.Tensor:

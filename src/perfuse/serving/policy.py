@@ -175,6 +175,11 @@ POLICY = Policy(
             Row("UpdateConcept", PUBLISHER, own=("concept.name",)),
             Row("DeleteConcept", PUBLISHER, own=("name",)),
             Row("UndeleteConcept", PUBLISHER, own=("name",)),
+            Row("EraseConcept", ADMIN, own=("name",)),
+            Row("GetErasure", ADMIN, own=("name",)),
+            # The rule looks whose: the parent may be every tenant.
+            Row("ListErasures", ADMIN, shared=("parent",), delegate=True, operator=True),
+            Row("ConfirmErasure", DELEGATE, own=("name",)),
             Row("CreateVersion", PUBLISHER, own=("parent",), delegate=True),
             Row("GetVersion", READER, shared=("name",)),
             Row("ListVersions", READER, shared=("parent",), delegate=True),

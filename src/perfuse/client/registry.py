@@ -16,6 +16,7 @@ from perfuse.client.faults import from_rpc_error, is_of_a_service
 from perfuse.client.traces import trace_metadata
 from perfuse.errors import DataLoss, FailedPrecondition, PermissionDenied
 from perfuse.names import ConceptName, TrainingRunName, VersionName
+from perfuse.v1 import erasure_pb2
 from perfuse.v1 import registry_pb2 as wire
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
 
@@ -228,6 +229,45 @@ class RegistryClient:
             found.likeness,
             _moment(found, "train_consent_expire_time"),
         )
+
+    async def unconfirmed_erasures(self, authorization: str) -> list[ConceptName]:
+        """Concepts of every tenant that were erased, of which the Trainer has yet to say so.
+
+        Args:
+            authorization: of a service that may act for tenants (role `delegate`).
+
+        Raises:
+            PerfuseError: as the Registry refused.
+        """
+        found: list[ConceptName] = []
+        request = erasure_pb2.ListErasuresRequest(
+            parent="tenants/-", page_size=1000, unconfirmed_only=True
+        )
+        while True:
+            # A delegate always names a tenant; here it is all the same which.
+            page = await self._call(self._stub.ListErasures, request, authorization, "every")
+            found += [ConceptName.parse(each.concept) for each in page.erasures]
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                return found
+
+    async def confirm_erasure(
+        self, concept: ConceptName, removed: Mapping[str, int], authorization: str
+    ) -> None:
+        """Say what the Trainer removed of an erased concept.
+
+        Args:
+            concept: that was erased.
+            removed: counts by field of `TrainerErasure`.
+            authorization: as `unconfirmed_erasures`.
+
+        Raises:
+            PerfuseError: as the Registry refused.
+        """
+        request = erasure_pb2.ConfirmErasureRequest(
+            name=str(concept.erasure), trainer=erasure_pb2.TrainerErasure(**removed)
+        )
+        await self._call(self._stub.ConfirmErasure, request, authorization, concept.tenant)
 
     async def fingerprint(self, base_model: str, authorization: str) -> str:
         """The fingerprint of a base model, `baseModels/{id}`.

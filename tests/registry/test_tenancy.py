@@ -331,8 +331,10 @@ class TestRoles:
             may = {"operator"}
         elif method in ADMINS:
             may = {"admin"}
-        elif method in {"ListAuditEvents", "ListErasures"}:
+        elif method == "ListAuditEvents":
             may = {"admin", "operator"}
+        elif method == "ListErasures":
+            may = {"admin", "operator", "custodian"}
         elif method == "ConfirmErasure":
             may = set()
         elif method in CHANGING or "Consent" in method:

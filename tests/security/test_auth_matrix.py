@@ -80,6 +80,8 @@ BESIDES = {
     # The Trainer publishes, and looks whether a likeness may still be trained.
     "delegate": {"GetConcept", "CreateVersion", "ListVersions", "ListErasures"},
     "operator": {"ListAuditEvents", "ListErasures"},
+    # A Renderer asks what it may no longer keep.
+    "custodian": {"ListErasures"},
 }
 HAS = {
     "reader": {"reader"},

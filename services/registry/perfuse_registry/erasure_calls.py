@@ -5,7 +5,7 @@ from __future__ import annotations
 from perfuse.names import ConceptName, ErasureName
 from perfuse.serving.edge import Call
 from perfuse.serving.guard import rpc
-from perfuse.serving.roles import DELEGATE, OPERATOR
+from perfuse.serving.roles import CUSTODIAN, DELEGATE, OPERATOR
 from perfuse.v1 import erasure_pb2 as wire
 from perfuse_registry import messages
 from perfuse_registry.catalog.erased import Erasure
@@ -42,8 +42,10 @@ class ErasureCalls(InstallationCalls):
             call.caller.tenant,
             request.parent,
             messages.query(request),
-            everyone=not call.caller.roles.isdisjoint((OPERATOR, DELEGATE)),
+            everyone=not call.caller.roles.isdisjoint((OPERATOR, DELEGATE, CUSTODIAN)),
             unconfirmed_only=request.unconfirmed_only,
+            with_adapters=request.with_adapters,
+            after=messages.moment(request, "after"),
         )
         return wire.ListErasuresResponse(
             erasures=map(messages.erasure, page.items), next_page_token=page.next_page_token

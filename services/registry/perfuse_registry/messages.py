@@ -156,8 +156,6 @@ def erasure(value: Erasure, receipt: tuple[str, str] | None = None) -> erasure_p
                 **value.trainer.to_json(), confirm_time=_timestamp(value.trainer_time)
             )
         )
-    if receipt is None:
-        return told
     for each in value.adapters:
         told.adapters.add(
             digest=each.digest,
@@ -165,6 +163,8 @@ def erasure(value: Erasure, receipt: tuple[str, str] | None = None) -> erasure_p
             state=_FATES[each.state],
             holder_count=each.holder_count,
         )
+    if receipt is None:
+        return told
     told.unconfirmed.extend(_UNCONFIRMED)
     told.receipt, told.receipt_mac = receipt
     return told

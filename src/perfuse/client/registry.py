@@ -95,6 +95,14 @@ class FoundConcept:
 
 
 @dataclass(frozen=True, slots=True)
+class Erased:
+    """Concepts that were erased, and digests of the adapters that they had."""
+
+    concepts: frozenset[ConceptName]
+    digests: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """An adapter to be made a version.
 
@@ -250,6 +258,28 @@ class RegistryClient:
             request.page_token = page.next_page_token
             if not page.next_page_token:
                 return found
+
+    async def erased(self, after: datetime | None) -> Erased:
+        """What was erased later than `after`, of every tenant, asked with the service's custody.
+
+        Raises:
+            PerfuseError: as the Registry refused.
+        """
+        concepts: set[ConceptName] = set()
+        digests: set[str] = set()
+        request = erasure_pb2.ListErasuresRequest(
+            parent="tenants/-", page_size=100, with_adapters=True
+        )
+        if after is not None:
+            request.after.FromDatetime(after)
+        while True:
+            page = await self._call(self._stub.ListErasures, request, self._custody)
+            for each in page.erasures:
+                concepts.add(ConceptName.parse(each.concept))
+                digests.update(adapter.digest for adapter in each.adapters)
+            request.page_token = page.next_page_token
+            if not page.next_page_token:
+                return Erased(frozenset(concepts), frozenset(digests))
 
     async def confirm_erasure(
         self, concept: ConceptName, removed: Mapping[str, int], authorization: str

@@ -112,16 +112,20 @@ class GetErasureRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ListErasuresRequest(_message.Message):
-    __slots__ = ("parent", "page_size", "page_token", "unconfirmed_only")
+    __slots__ = ("parent", "page_size", "page_token", "unconfirmed_only", "with_adapters", "after")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     UNCONFIRMED_ONLY_FIELD_NUMBER: _ClassVar[int]
+    WITH_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
     parent: str
     page_size: int
     page_token: str
     unconfirmed_only: bool
-    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., unconfirmed_only: _Optional[bool] = ...) -> None: ...
+    with_adapters: bool
+    after: _timestamp_pb2.Timestamp
+    def __init__(self, parent: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., unconfirmed_only: _Optional[bool] = ..., with_adapters: _Optional[bool] = ..., after: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ListErasuresResponse(_message.Message):
     __slots__ = ("erasures", "next_page_token")

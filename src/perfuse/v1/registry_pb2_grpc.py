@@ -333,8 +333,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListErasures(self, request, context):
-        """Pages through erasures. Admins may for their tenant, operators and services that act for
-        tenants for all. Changes nothing.
+        """Pages through erasures. Admins may for their tenant, operators, the Trainer and Renderers for
+        all. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

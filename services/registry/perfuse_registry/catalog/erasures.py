@@ -114,8 +114,10 @@ class Erasures:
         *,
         everyone: bool,
         unconfirmed_only: bool = False,
+        with_adapters: bool = False,
+        after: datetime | None = None,
     ) -> Page[Erasure]:
-        """A page of erasures, the newest first, without their adapters.
+        """A page of erasures, the newest first.
 
         Args:
             tenant: Of the caller.
@@ -123,6 +125,8 @@ class Erasures:
             query: As asked.
             everyone: Whether the caller may see the erasures of every tenant.
             unconfirmed_only: Only those of which the Trainer has said nothing yet.
+            with_adapters: Whether adapters are to be told too.
+            after: Only those of later than that.
 
         Raises:
             NotFound: another tenant's, without that right.
@@ -138,16 +142,23 @@ class Erasures:
             raise missing(parent)
         if unconfirmed_only:
             chosen = chosen.where(ERASURES.c.trainer_time.is_(None))
-        return self._lists.page(
+        if after is not None:
+            chosen = chosen.where(ERASURES.c.erase_time > after)
+        asked = f"{unconfirmed_only} {'' if after is None else after.isoformat()}"
+        page = self._lists.page(
             chosen,
             query,
-            Listing(tenant, "ListErasures", parent, "unconfirmed" if unconfirmed_only else ""),
+            Listing(tenant, "ListErasures", parent, asked),
             {},
             {"id": ERASURES.c.id},
             "id desc",
             ERASURES.c.id,
             _erasure_of,
         )
+        if not with_adapters:
+            return page
+        whole = [self.get(each.tenant, each.name) for each in page.items]
+        return Page(whole, page.next_page_token)
 
     def confirm(self, mutation: Mutation, name: ErasureName, counts: TrainerCounts) -> Erasure:
         """Take down what the Trainer removed; what it said first stays.

@@ -18,8 +18,8 @@ from perfuse.names import ConceptName
 from perfuse.storage.requests import Mutation
 from perfuse.v1 import erasure_pb2
 from perfuse.v1 import registry_pb2 as wire
-from perfuse_registry.catalog.erasures import canonical, read_receipts
 from perfuse_registry.catalog.leases import Leases
+from perfuse_registry.catalog.receipts import canonical, read_receipts
 from perfuse_registry.schema import receipt_key
 from perfuse_registry.tables import (
     ALIAS_MOVES,

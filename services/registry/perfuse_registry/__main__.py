@@ -142,7 +142,7 @@ def collect_garbage(
 @_in_sentences
 def export_erasures() -> None:
     """Print the receipt of every erasure, one a line: for a restore, which must erase again."""
-    from perfuse_registry.catalog.erasures import canonical
+    from perfuse_registry.catalog.receipts import canonical
 
     with _open() as registry:
         for erasure in registry.erasures.every():
@@ -155,7 +155,7 @@ def reapply_erasures(
     file: Annotated[Path, typer.Argument(help="As export-erasures printed it.")],
 ) -> None:
     """After a restore: erase once more what was erased since the backup."""
-    from perfuse_registry.catalog.erasures import read_receipts
+    from perfuse_registry.catalog.receipts import read_receipts
 
     receipts = read_receipts(file.read_text())
     with _open() as registry:

@@ -7,7 +7,7 @@ from perfuse.serving.edge import Call
 from perfuse.serving.guard import rpc
 from perfuse.serving.roles import CUSTODIAN, DELEGATE, OPERATOR
 from perfuse.v1 import erasure_pb2 as wire
-from perfuse_registry import messages
+from perfuse_registry import erasure_messages, messages
 from perfuse_registry.catalog.erased import Erasure
 from perfuse_registry.installation_calls import InstallationCalls, mutation
 
@@ -48,7 +48,7 @@ class ErasureCalls(InstallationCalls):
             after=messages.moment(request, "after"),
         )
         return wire.ListErasuresResponse(
-            erasures=map(messages.erasure, page.items), next_page_token=page.next_page_token
+            erasures=map(erasure_messages.erasure, page.items), next_page_token=page.next_page_token
         )
 
     @rpc
@@ -58,9 +58,9 @@ class ErasureCalls(InstallationCalls):
                 self._registry.erasures.confirm,
                 mutation(call, ""),
                 ErasureName.parse(request.name),
-                messages.trainer_counts(request.trainer),
+                erasure_messages.trainer_counts(request.trainer),
             )
         )
 
     def _told(self, erasure: Erasure) -> wire.Erasure:
-        return messages.erasure(erasure, self._registry.erasures.receipt(erasure))
+        return erasure_messages.erasure(erasure, self._registry.erasures.receipt(erasure))

@@ -13,11 +13,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from perfuse.errors import InvalidArgument
 from perfuse.storage.listing import Query
 from perfuse.storage.moments import now
-from perfuse.v1 import consent_pb2, erasure_pb2
+from perfuse.v1 import consent_pb2
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.catalog import resources
 from perfuse_registry.catalog.checks import BlendCheck
-from perfuse_registry.catalog.erased import Erasure, Fate, TrainerCounts
 from perfuse_registry.garbage import Collected
 from perfuse_registry.integrity import Report
 
@@ -30,17 +29,6 @@ _SCOPES = {
     resources.Scope.TRAIN: consent_pb2.CONSENT_SCOPE_TRAIN,
     resources.Scope.RENDER: consent_pb2.CONSENT_SCOPE_RENDER,
 }
-_FATES = {
-    Fate.PENDING: erasure_pb2.ERASED_ADAPTER_STATE_PENDING,
-    Fate.REMOVED: erasure_pb2.ERASED_ADAPTER_STATE_REMOVED,
-    Fate.KEPT: erasure_pb2.ERASED_ADAPTER_STATE_KEPT,
-}
-_UNCONFIRMED = (
-    "Renderers forget what they cached of the concept by themselves, and nobody says when; "
-    "docs/threat-model.md states how long that takes",
-    "backups, and what was downloaded or rendered before, are out of reach; after a restore, run "
-    "perfuse-registry reapply-erasures",
-)
 _KEY_LOCKS = {
     "LOCAL": wire.KEY_LOCK_LOCAL,
     "TRAINED_K": wire.KEY_LOCK_TRAINED_K,
@@ -58,14 +46,14 @@ def concept(value: resources.Concept) -> wire.Concept:
         description=value.description,
         labels=value.labels,
         latest_version=str(value.name.version(latest)) if latest is not None else "",
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.update_time),
-        delete_time=_timestamp(value.delete_time),
-        purge_time=_timestamp(value.purge_time),
+        create_time=timestamp(value.create_time),
+        update_time=timestamp(value.update_time),
+        delete_time=timestamp(value.delete_time),
+        purge_time=timestamp(value.purge_time),
         etag=value.etag,
         likeness=value.likeness,
-        train_consent_expire_time=_timestamp(value.train_until),
-        render_consent_expire_time=_timestamp(value.render_until),
+        train_consent_expire_time=timestamp(value.train_until),
+        render_consent_expire_time=timestamp(value.render_until),
     )
 
 
@@ -121,63 +109,15 @@ def consent(value: resources.Consent) -> consent_pb2.Consent:
         uid=value.uid,
         giver=value.giver,
         scopes=[_SCOPES[scope] for given, scope in scopes if given],
-        start_time=_timestamp(value.start_time),
-        expire_time=_timestamp(value.expire_time),
-        revoke_time=_timestamp(value.revoke_time),
+        start_time=timestamp(value.start_time),
+        expire_time=timestamp(value.expire_time),
+        revoke_time=timestamp(value.revoke_time),
         state=state,
         recorder=value.recorder,
         revoker=value.revoker,
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.revoke_time or value.create_time),
+        create_time=timestamp(value.create_time),
+        update_time=timestamp(value.revoke_time or value.create_time),
         etag=value.etag,
-    )
-
-
-def erasure(value: Erasure, receipt: tuple[str, str] | None = None) -> erasure_pb2.Erasure:
-    """An erasure for the wire, with its receipt and that one's HMAC; None in lists."""
-    complete = value.complete_time
-    state = erasure_pb2.ERASURE_STATE_COMPLETE if complete else erasure_pb2.ERASURE_STATE_ERASING
-    told = erasure_pb2.Erasure(
-        name=str(value.name),
-        concept=f"tenants/{value.tenant}/concepts/{value.concept_id}",
-        uid=value.uid,
-        eraser=value.eraser,
-        erase_time=_timestamp(value.erase_time),
-        state=state,
-        complete_time=_timestamp(complete),
-        version_count=value.version_count,
-        alias_count=value.alias_count,
-        grant_count=value.grant_count,
-        consent_count=value.consent_count,
-    )
-    if value.trainer is not None:
-        told.trainer.CopyFrom(
-            erasure_pb2.TrainerErasure(
-                **value.trainer.to_json(), confirm_time=_timestamp(value.trainer_time)
-            )
-        )
-    for each in value.adapters:
-        told.adapters.add(
-            digest=each.digest,
-            size_bytes=each.size_bytes,
-            state=_FATES[each.state],
-            holder_count=each.holder_count,
-        )
-    if receipt is None:
-        return told
-    told.unconfirmed.extend(_UNCONFIRMED)
-    told.receipt, told.receipt_mac = receipt
-    return told
-
-
-def trainer_counts(sent: erasure_pb2.TrainerErasure) -> TrainerCounts:
-    """What the Trainer says that it removed."""
-    return TrainerCounts(
-        run_count=sent.run_count,
-        ended_run_count=sent.ended_run_count,
-        image_set_count=sent.image_set_count,
-        kept_image_set_count=sent.kept_image_set_count,
-        file_count=sent.file_count,
     )
 
 
@@ -209,8 +149,8 @@ def alias(value: resources.Alias) -> wire.Alias:
         name=str(value.name),
         uid=value.uid,
         version=str(value.version),
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.update_time),
+        create_time=timestamp(value.create_time),
+        update_time=timestamp(value.update_time),
         etag=value.etag,
     )
 
@@ -224,7 +164,7 @@ def alias_move(value: resources.AliasMove, parent: Any) -> wire.AliasMove:
     return wire.AliasMove(
         from_version=named(value.from_number),
         to_version=named(value.to_number),
-        move_time=_timestamp(value.move_time),
+        move_time=timestamp(value.move_time),
         mover=value.mover,
     )
 
@@ -236,8 +176,8 @@ def grant(value: resources.Grant) -> wire.Grant:
         uid=value.uid,
         access=_ACCESS[value.access],
         super_category=value.super_category,
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.create_time),
+        create_time=timestamp(value.create_time),
+        update_time=timestamp(value.create_time),
         etag=value.etag,
     )
 
@@ -268,8 +208,8 @@ def base_model(value: resources.BaseModel) -> wire.BaseModel:
         layers=[wire.Layer(name=name, width=width) for name, width in value.layers],
         encoders=[wire.Encoder(name=name, width=width) for name, width in value.encoders],
         covariance_digest=value.covariance_digest,
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.update_time),
+        create_time=timestamp(value.create_time),
+        update_time=timestamp(value.update_time),
         etag=value.etag,
         labels=value.labels,
     )
@@ -387,7 +327,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str) else dict(value)
 
 
-def _timestamp(moment: datetime | None) -> Timestamp | None:
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """A moment for the wire; None for none."""
     return None if moment is None else _tell(Timestamp(), moment)
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 
-from perfuse.client.registry import Erased
+from perfuse.client.erased import Erased
 from perfuse.errors import PerfuseError
 from perfuse_renderer.pool import AdapterPool
 

@@ -28,7 +28,8 @@ from typing import Any, Protocol, TypeVar
 
 from perfuse.adapter import Adapter
 from perfuse.adapter.header import digest as digest_of
-from perfuse.client.registry import Erased, FoundVersion
+from perfuse.client.erased import Erased
+from perfuse.client.registry import FoundVersion
 from perfuse.errors import (
     ConceptErased,
     ConsentExpired,

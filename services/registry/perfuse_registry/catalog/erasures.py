@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, select, update
 
 from perfuse.errors import InvalidArgument
 from perfuse.names import ConceptName, ErasureName, TenantName
@@ -32,22 +31,13 @@ from perfuse_registry.catalog.ownership import (
     require_etag,
     require_own,
 )
+from perfuse_registry.catalog.receipts import canonical
 from perfuse_registry.catalog.requests import once
 from perfuse_registry.catalog.resources import etag_of
+from perfuse_registry.catalog.tombstones import erase_again, erase_row
 from perfuse_registry.erased_bytes import ErasedBytes
 from perfuse_registry.failpoints import reach
-from perfuse_registry.tables import (
-    ALIAS_MOVES,
-    ALIASES,
-    CONCEPTS,
-    CONSENTS,
-    ERASED_ADAPTERS,
-    ERASURES,
-    GRANTS,
-    REQUESTS,
-    REVOCATIONS,
-    VERSIONS,
-)
+from perfuse_registry.tables import ERASED_ADAPTERS, ERASURES
 
 EVERY_TENANT = "tenants/-"
 """The parent under which operators and services list the erasures of all tenants (AIP-159)."""
@@ -88,9 +78,9 @@ class Erasures:
             if row.erase_time is not None:
                 raise erased(name)
             require_etag(etag, etag_of(row.uid, row.revision), name)
-            made = erase_row(connection, row, mutation.mover, now())
+            erase_row(connection, row, mutation.mover, now())
             reach("erasure.uncommitted")
-            return made
+            return _found(connection, name.erasure)
 
         done = once(self._database, mutation, "EraseConcept", [str(name), etag], Erasure, work)
         reach("erasure.committed")
@@ -205,156 +195,9 @@ class Erasures:
         """
         count = 0
         for receipt in receipts:
-            count += self._database.transact(partial(_again, receipt=receipt))
+            count += self._database.transact(partial(erase_again, receipt=receipt))
         self._bytes.go_on()
         return count
-
-
-def read_receipts(text: str) -> list[dict[str, Any]]:
-    """Receipts, one a line.
-
-    Raises:
-        InvalidArgument: a line is none.
-    """
-    try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
-        raise InvalidArgument(
-            f"a line is no receipt: {error}. Give lines as export-erasures writes them"
-        ) from error
-
-
-def canonical(erasure: Erasure) -> str:
-    """What is signed: keys sorted, no spaces, moments in ISO 8601 and UTC."""
-    told = {
-        "adapters": [
-            {
-                "digest": each.digest,
-                "holders": each.holder_count,
-                "size_bytes": each.size_bytes,
-                "state": each.state.value,
-            }
-            for each in erasure.adapters
-        ],
-        "aliases": erasure.alias_count,
-        "complete_time": _told(erasure.complete_time),
-        "concept": str(ConceptName(erasure.tenant, erasure.concept_id)),
-        "consents": erasure.consent_count,
-        "erase_time": _told(erasure.erase_time),
-        "eraser": erasure.eraser,
-        "grants": erasure.grant_count,
-        "name": str(erasure.name),
-        "state": "COMPLETE" if erasure.complete_time else "ERASING",
-        "trainer": None
-        if erasure.trainer is None
-        else {**erasure.trainer.to_json(), "confirm_time": _told(erasure.trainer_time)},
-        "uid": erasure.uid,
-        "versions": erasure.version_count,
-    }
-    return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def erase_row(connection: Connection, row: AnyRow, eraser: str, moment: datetime) -> Erasure:
-    """Erase the concept of a row that the transaction holds, and note what is to go with it."""
-    digests = connection.execute(
-        select(VERSIONS.c.digest, func.max(VERSIONS.c.size_bytes).label("size_bytes"))
-        .where(VERSIONS.c.concept == row.id)
-        .group_by(VERSIONS.c.digest)
-        .order_by(VERSIONS.c.digest)
-    ).all()
-    consents = select(CONSENTS.c.id).where(CONSENTS.c.concept == row.id)
-    connection.execute(delete(REVOCATIONS).where(REVOCATIONS.c.consent.in_(consents)))
-    removed = {
-        table.name: connection.execute(delete(table).where(table.c.concept == row.id)).rowcount
-        for table in (ALIASES, ALIAS_MOVES, GRANTS, CONSENTS, VERSIONS)
-    }
-    # Answers that are remembered for repetitions tell what the concept was.
-    told = REQUESTS.c.answer.contains(f'"concept_id":"{row.concept_id}"', autoescape=True)
-    connection.execute(delete(REQUESTS).where(REQUESTS.c.tenant == row.tenant, told))
-    connection.execute(
-        update(CONCEPTS)
-        .where(CONCEPTS.c.id == row.id)
-        .values(
-            display_name="",
-            super_category="",
-            description="",
-            labels={},
-            likeness=False,
-            latest_number=None,
-            size_bytes=0,
-            revision=row.revision + 1,
-            update_time=moment,
-            delete_time=moment,
-            purge_time=None,
-            erase_time=moment,
-        )
-    )
-    made = connection.execute(
-        insert(ERASURES)
-        .values(
-            tenant=row.tenant,
-            concept_id=row.concept_id,
-            uid=row.uid,
-            eraser=eraser,
-            erase_time=moment,
-            version_count=removed["versions"],
-            alias_count=removed["aliases"],
-            grant_count=removed["grants"],
-            consent_count=removed["consents"],
-            settle_time=None if digests else moment,
-        )
-        .returning(ERASURES.c.id)
-    ).scalar_one()
-    if digests:
-        connection.execute(
-            insert(ERASED_ADAPTERS),
-            [
-                {
-                    "erasure": made,
-                    "digest": each.digest,
-                    "size_bytes": each.size_bytes,
-                    "state": Fate.PENDING.value,
-                    "holder_count": 0,
-                }
-                for each in digests
-            ],
-        )
-    return _found(connection, ErasureName(row.tenant, row.concept_id))
-
-
-def _again(connection: Connection, receipt: dict[str, Any]) -> int:
-    try:
-        name, uid = ConceptName.parse(receipt["concept"]), str(receipt["uid"])
-        eraser, moment = str(receipt["eraser"]), datetime.fromisoformat(receipt["erase_time"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidArgument(
-            f"{str(receipt)[:80]} is no receipt. Give lines as export-erasures writes them"
-        ) from error
-    row = locked_concept(connection, name)
-    if row is None:
-        # Made and erased after the backup: its name is not to be given again all the same.
-        row = connection.execute(
-            insert(CONCEPTS)
-            .values(
-                tenant=name.tenant,
-                concept_id=name.concept,
-                uid=uid,
-                display_name="",
-                super_category="",
-                likeness=False,
-                description="",
-                labels={},
-                next_number=1,
-                revision=1,
-                create_time=moment,
-                update_time=moment,
-            )
-            .returning(CONCEPTS)
-        ).one()
-    if row.erase_time is not None:
-        return 0
-    erase_row(connection, row, eraser, moment)
-    return 1
 
 
 def _named(name: ErasureName) -> tuple[Any, ...]:
@@ -392,7 +235,3 @@ def _erasure_of(row: AnyRow, adapters: Sequence[AnyRow] = ()) -> Erasure:
             for each in adapters
         ),
     )
-
-
-def _told(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()

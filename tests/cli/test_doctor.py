@@ -17,7 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 from platform_up import Platform
-from serving.test_run import certify
+from serving.authority import Authority
 
 from perfuse.cli import installation_checks, run
 from perfuse.cli.endpoint_checks import check_access, check_base_models, check_service
@@ -54,7 +54,7 @@ def only(findings: Iterator[Finding]) -> Finding:
 
 @contextmanager
 def registry_served(folder: Path | None = None, state: int = 1) -> Iterator[str]:
-    """A server that tells the Registry's health; with TLS where there is a folder of `certify`."""
+    """A server that tells the Registry's health; with TLS where there is a folder with a certificate."""
     with ThreadPoolExecutor(4) as threads:
         server: Any = grpc.server(threads)
         health: Any = HealthServicer()
@@ -167,8 +167,8 @@ def test_a_base_model_that_only_the_registry_has(platform: Platform) -> None:
 
 
 def test_plain_text_and_tls_are_told_apart(tmp_path: Path) -> None:
-    certify(tmp_path, "registry")
-    ca = tmp_path / "cert.pem"
+    Authority().install(tmp_path, "registry")
+    ca = tmp_path / "ca.pem"
     with registry_served() as plain, registry_served(tmp_path) as secure:
         well = only(check_service(Connection(registry=plain), "registry"))
         assert (well.mark, well.text) == (
@@ -186,8 +186,8 @@ def test_plain_text_and_tls_are_told_apart(tmp_path: Path) -> None:
         assert "speaks plain text, and TLS was expected" in ill.text
         stranger = tmp_path / "stranger"
         stranger.mkdir()
-        certify(stranger, "stranger")
-        ill = only(check_service(Connection(registry=secure, ca=stranger / "cert.pem"), "registry"))
+        Authority("stranger").install(stranger)
+        ill = only(check_service(Connection(registry=secure, ca=stranger / "ca.pem"), "registry"))
         assert ill.mark == "problem"
         assert "is not vouched for by" in ill.text
         ill = only(check_service(Connection(registry=secure, ca=tmp_path / "none"), "registry"))

@@ -29,7 +29,8 @@ from perfuse_toybox.base import DIRECTORY
 _INSIDE = Path("/mnt")
 _ENTER = """
 mount --bind "$1" /mnt
-# Python and the checkout, where they are in a home that only its owner may walk through.
+# Python and the checkout, where they are in a home that only its owner may walk through, or in
+# /tmp, which the container has for itself.
 number=0
 for place in $6; do
     number=$((number + 1))
@@ -44,6 +45,14 @@ for place in $6; do
     mount --bind -o ro "/mnt/needed-$number" "$place"
 done
 mount --bind "/mnt/$2" /tmp
+number=0
+for place in $6; do
+    number=$((number + 1))
+    case $place in /tmp/*)
+        mkdir -p "$place"
+        mount --bind -o ro "/mnt/needed-$number" "$place" ;;
+    esac
+done
 mount --bind /mnt/nothing /var/tmp
 mount -o remount,bind,ro /
 cd /
@@ -66,7 +75,10 @@ def confined() -> bool:
 
 @functools.cache
 def closed() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Folders through which only their owner may walk to what is needed, and what is needed."""
+    """Folders through which only their owner may walk to what is needed, and what is to be brought.
+
+    What is needed from /tmp is to be brought too, since a container has its own.
+    """
     needed = {Path(sys.base_prefix), Path(sys.prefix), ROOT, Path(DIRECTORY)}
     barred: dict[Path, list[Path]] = {}
     for place in sorted(needed):
@@ -75,6 +87,7 @@ def closed() -> tuple[tuple[str, ...], tuple[str, ...]]:
                 barred.setdefault(folder, []).append(place)
                 break
     inner = [place for places in barred.values() for place in places]
+    inner += [place for place in needed if Path("/tmp") in place.parents and place not in inner]
     # What lies within another comes with it.
     outermost = [place for place in inner if not any(other in place.parents for other in inner)]
     return tuple(map(str, barred)), tuple(map(str, outermost))

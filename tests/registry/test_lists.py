@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from perfuse.adapter import digest
+from perfuse.v1 import audit_pb2, consent_pb2
 from perfuse.v1 import registry_pb2 as wire
 from registry import samples
 from registry.served import BASE_MODEL, METHODS, Client, Installation, Tenant, refused
@@ -104,6 +106,37 @@ def fill_base_models(tenant: Tenant) -> None:
         )
 
 
+def fill_grants(tenant: Tenant) -> None:
+    tenant.concept()
+    for index in range(COUNT):
+        tenant.grant(f"g{index * 3 % COUNT}", "READ" if index % 2 else "RENDER")
+
+
+def fill_received(tenant: Tenant) -> None:
+    givers = [tenant.installation.tenant() for _ in range(3)]
+    for index in range(COUNT):
+        giver = givers[index % 3]
+        giver.concept(f"c{index}")
+        giver.grant(tenant, concept_id=f"c{index}")
+
+
+def fill_consents(tenant: Tenant) -> None:
+    tenant.concept(likeness=True)
+    for index in range(COUNT):
+        consent = consent_pb2.Consent(
+            giver=f"form {index}",
+            scopes=["CONSENT_SCOPE_TRAIN"],
+            expire_time=Timestamp(seconds=4102444800),
+        )
+        tenant.call.CreateConsent(
+            consent_pb2.CreateConsentRequest(
+                parent=f"{tenant.name}/concepts/tom",
+                consent_id=f"c{index * 3 % COUNT}",
+                consent=consent,
+            )
+        )
+
+
 LISTS = {
     "ListConcepts": Listed(
         "concepts",
@@ -139,6 +172,27 @@ LISTS = {
         lambda tenant: wire.ListAliasMovesRequest(
             parent=f"{tenant.name}/concepts/tom/aliases/prod"
         ),
+    ),
+    "ListGrants": Listed(
+        "grants",
+        fill_grants,
+        lambda tenant: wire.ListGrantsRequest(parent=f"{tenant.name}/concepts/tom"),
+    ),
+    "ListReceivedGrants": Listed(
+        "grants",
+        fill_received,
+        lambda tenant: wire.ListReceivedGrantsRequest(parent=tenant.name),
+    ),
+    "ListConsents": Listed(
+        "consents",
+        fill_consents,
+        lambda tenant: consent_pb2.ListConsentsRequest(parent=f"{tenant.name}/concepts/tom"),
+    ),
+    "ListAuditEvents": Listed(
+        "audit_events",
+        fill_concepts,
+        lambda tenant: audit_pb2.ListAuditEventsRequest(parent=tenant.name),
+        ({}, {"filter": 'rpc = "CreateConcept"'}),
     ),
     "ListBaseModels": Listed(
         "base_models",
@@ -183,7 +237,7 @@ def walk(method: str, tenant: Tenant, size: int, **fields: Any) -> list[list[Any
     request = asked(listed, tenant, page_size=size, **fields)
     pages = []
     while True:
-        answer = getattr(tenant.call, method)(request)
+        answer = getattr(tenant.admin, method)(request)
         pages.append(list(getattr(answer, listed.items)))
         if not answer.next_page_token:
             return pages
@@ -206,7 +260,7 @@ class TestPages:
     @each
     def test_sizes_have_a_default_a_cap_and_no_sign(self, stock: Stock, method: str) -> None:
         listed, (tenant, _) = LISTS[method], stock[method]
-        call = getattr(tenant.call, method)
+        call = getattr(tenant.admin, method)
         whole = call(asked(listed, tenant, page_size=1000))
         for size in (0, 1001, 2**31 - 1):
             assert call(asked(listed, tenant, page_size=size)) == whole
@@ -250,15 +304,15 @@ class TestTokens:
     @each
     def test_they_continue_one_list_alone(self, stock: Stock, method: str) -> None:
         listed, (acme, rival) = LISTS[method], stock[method]
-        call = getattr(acme.call, method)
+        call = getattr(acme.admin, method)
         request = asked(listed, acme, page_size=2)
         first = call(request)
         request.page_token = first.next_page_token
         second = call(request)
 
         others: list[tuple[Client, Any]] = [
-            (rival.call, asked(listed, rival)),
-            *((acme.call, asked(listed, acme, **query)) for query in listed.queries if query),
+            (rival.admin, asked(listed, rival)),
+            *((acme.admin, asked(listed, acme, **query)) for query in listed.queries if query),
         ]
         for client, other in others:
             other.page_size, other.page_token = 2, first.next_page_token

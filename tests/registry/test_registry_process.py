@@ -30,6 +30,7 @@ from perfuse.errors import Unavailable
 from perfuse.storage.database import Database
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.__main__ import main
+from perfuse_registry.schema import SCHEMA
 from registry import samples
 from registry.served import OWN_BACKENDS, Client, Installation, installed, migrate, refused
 
@@ -395,7 +396,7 @@ class TestSentences:
 
         migrated = run("migrate", **settings)
         assert (migrated.returncode, migrated.stderr) == (0, "")
-        assert migrated.stdout == "database: revision none -> 0001\n"
+        assert migrated.stdout == f"database: revision none -> {SCHEMA.latest_revision}\n"
 
     @pytest.mark.parametrize(
         ("arguments", "settings", "told"),

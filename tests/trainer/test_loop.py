@@ -23,7 +23,7 @@ from perfuse.attach import (
     plan,
 )
 from perfuse.errors import FailedPrecondition, InvalidArgument, TrainingDiverged
-from perfuse.method import KeyLock
+from perfuse.method import KeyLock, Remainder
 from perfuse_trainer.learning.conditioning import condition
 from perfuse_trainer.learning.latents import PictureLatents
 from perfuse_trainer.learning.learning import Learning
@@ -96,8 +96,12 @@ def test_training_sees_what_rendering_will_see(name: str, request: pytest.Fixtur
             base, [(learning, torch.arange(len(TEMPLATES)))], follow=False
         ).conditioning
     for index, template in enumerate(TEMPLATES):
+        # Training has the paper's form, which leaves nothing where a gate is not open.
         planned = plan(
-            base, template.format("<concept>"), [PlannedConcept("concept", adapter)]
+            base,
+            template.format("<concept>"),
+            [PlannedConcept("concept", adapter)],
+            remainder=Remainder.NOTHING,
         ).conditioning
         for ours, theirs in zip(
             (*conditioning.keys, *conditioning.values),

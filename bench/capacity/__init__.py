@@ -1,0 +1,1 @@
+"""What a fleet bears, by simulation: written up in docs/capacity.md."""

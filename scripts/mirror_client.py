@@ -20,6 +20,7 @@ CLIENT = ROOT / "src/perfuse/client"
 NAMES = {
     "_async": "_sync",
     "AsyncClient": "Client",
+    "aclosing": "closing",
     "aio_channel": "sync_channel",
     "aio_pause": "sync_pause",
 }

@@ -54,7 +54,7 @@ def only(findings: Iterator[Finding]) -> Finding:
 
 @contextmanager
 def registry_served(folder: Path | None = None, state: int = 1) -> Iterator[str]:
-    """A server that tells the Registry's health; with TLS where there is a folder with a certificate."""
+    """A server that tells the Registry's health; with TLS where a folder has a certificate."""
     with ThreadPoolExecutor(4) as threads:
         server: Any = grpc.server(threads)
         health: Any = HealthServicer()

@@ -45,6 +45,7 @@ def test_each_service_gets_a_database_that_the_other_cannot_read(
     told = {"REGISTRY_PASSWORD": "p'a\\s$s", "TRAINER_PASSWORD_FILE": str(tmp_path / "password")}
     script = COMPONENTS / "postgres" / "databases.sh"
     url = postgres_server().set(drivername="postgresql").render_as_string(hide_password=False)
+    _drop(url)
     try:
         # Read into the image's own script, as one that is no program.
         command = ["bash", "-e", "-c", f'source "{script}"; echo "${{unset_after_all}}" done']
@@ -72,10 +73,15 @@ def test_each_service_gets_a_database_that_the_other_cannot_read(
         assert _is(stored["registry"], "p'a\\s$s")
         assert _is(stored["trainer"], "of'a \"file")
     finally:
-        with psycopg.connect(url, autocommit=True) as admin:
-            for name in NAMES:
-                admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
-                admin.execute(f"DROP ROLE IF EXISTS {name}".encode())
+        _drop(url)
+
+
+def _drop(url: str) -> None:
+    """The services' databases and roles, which the tests that run manifests leave as well."""
+    with psycopg.connect(url, autocommit=True) as admin:
+        for name in NAMES:
+            admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+            admin.execute(f"DROP ROLE IF EXISTS {name}".encode())
 
 
 def _is(stored: str, password: str) -> bool:

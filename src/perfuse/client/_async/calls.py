@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -86,8 +86,8 @@ class Calls:
 
     async def stream(
         self, service: str, method: str, request: Any, timeout: float | None = None
-    ) -> AsyncIterator[Any]:
-        """One request, many answers; leaving the iteration ends the call.
+    ) -> AsyncGenerator[Any]:
+        """One request, many answers; closing the iteration ends the call.
 
         Raises:
             PerfuseError: as the service refused, or gRPC.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from perfuse.client import reading_renderer as reading
 from perfuse.client._async.calls import Calls
@@ -67,10 +68,12 @@ class Renderer:
         request = wire.RenderRequest(
             settings=render_settings(settings, self._calls.names), preview_every=preview_every
         )
-        async for sent in self._calls.stream("renderer", "Render", request, timeout):
-            event = reading.render_event(sent)
-            if event is not None:
-                yield event
+        # Closed here and not when its memory is collected, which may be much later.
+        async with aclosing(self._calls.stream("renderer", "Render", request, timeout)) as told:
+            async for sent in told:
+                event = reading.render_event(sent)
+                if event is not None:
+                    yield event
 
     async def status(self) -> RendererStatus:
         """What is resident, and how busy it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 
 from perfuse.adapter.header import digest
@@ -156,13 +157,15 @@ class TrainingRuns:
         while True:
             request = wire.WatchTrainingRunRequest(name=name, after_sequence=last)
             try:
-                async for sent in self._calls.stream("trainer", "WatchTrainingRun", request):
-                    last, heard, wait = sent.sequence, time.monotonic(), 0.2
-                    event = reading.training_event(sent)
-                    if event is not None:
-                        yield event
-                    if isinstance(event, StateChange) and event.ended:
-                        return
+                watched = self._calls.stream("trainer", "WatchTrainingRun", request)
+                async with aclosing(watched) as told:
+                    async for sent in told:
+                        last, heard, wait = sent.sequence, time.monotonic(), 0.2
+                        event = reading.training_event(sent)
+                        if event is not None:
+                            yield event
+                        if isinstance(event, StateChange) and event.ended:
+                            return
                 # A server that drains may end a watch early; a run that was over ends it too.
                 found = await self.get(name)
                 if found.ended and last >= found.last_sequence:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -84,8 +84,8 @@ class Calls:
 
     def stream(
         self, service: str, method: str, request: Any, timeout: float | None = None
-    ) -> Iterator[Any]:
-        """One request, many answers; leaving the iteration ends the call.
+    ) -> Generator[Any]:
+        """One request, many answers; closing the iteration ends the call.
 
         Raises:
             PerfuseError: as the service refused, or gRPC.

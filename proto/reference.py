@@ -20,7 +20,7 @@ Every call carries `authorization: Bearer TOKEN`. Refusals are `google.rpc.Statu
 `ErrorInfo`, whose `reason` is one of [`ErrorReason`](#errorreason). R is required, O is set by the
 server alone, I is fixed at creation.
 """
-FILES = ("registry", "trainer", "renderer", "consent", "audit", "quotas", "errors")
+FILES = ("registry", "trainer", "renderer", "consent", "erasure", "audit", "quotas", "errors")
 _BEHAVIOUR = {"REQUIRED": "R", "OUTPUT_ONLY": "O", "IMMUTABLE": "I", "IDENTIFIER": "O"}
 _TYPES = {
     number: name.removeprefix("TYPE_").lower()

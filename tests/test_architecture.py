@@ -108,6 +108,8 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_registry": {*RULES, "sqlalchemy"},
     "perfuse_registry.__main__": {*RULES, "perfuse.serving", "perfuse.v1"},
     "perfuse_registry.consent_calls": {*RULES, "perfuse.serving", "perfuse.v1"},
+    "perfuse_registry.erasure_calls": {*RULES, "perfuse.serving", "perfuse.v1"},
+    "perfuse_registry.erasure_messages": {*RULES, "perfuse.v1"},
     "perfuse_registry.installation_calls": {
         *(*RULES, "google", "perfuse.serving", "perfuse.v1"),
     },
@@ -156,6 +158,9 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_renderer.messages": {
         *("perfuse.errors", "perfuse.method", "perfuse.v1", "perfuse_renderer", "google"),
     },
+    "perfuse_renderer.forgetting": {
+        *("perfuse.client", "perfuse.errors", "perfuse_renderer", "structlog"),
+    },
     "perfuse_renderer.pictures": {"PIL", "torch"},
     "perfuse_renderer.planning": {"perfuse", "perfuse_renderer"},
     "perfuse_renderer.servicer": {
@@ -197,6 +202,7 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_trainer.runs.consent": {
         *(*STORAGE, "perfuse.client", "perfuse_trainer", "sqlalchemy", "structlog"),
     },
+    "perfuse_trainer.runs.erasing": {*STORAGE, "perfuse_trainer", "sqlalchemy", "structlog"},
     "perfuse_trainer.runs.publisher": {
         *(*STORAGE, "perfuse.client", "perfuse.serving.tracing", "perfuse_trainer"),
         *("sqlalchemy", "structlog"),

@@ -91,6 +91,11 @@ class ConceptName(_Name):
         """The name of its grant to another tenant."""
         return GrantName(self.tenant, self.concept, grantee)
 
+    @property
+    def erasure(self) -> ErasureName:
+        """The name of what is left once it is erased."""
+        return ErasureName(self.tenant, self.concept)
+
 
 @dataclass(frozen=True, slots=True)
 class VersionName(_Name):
@@ -167,6 +172,18 @@ class GrantName(_Name):
     def parent(self) -> ConceptName:
         """The concept's name."""
         return ConceptName(self.tenant, self.concept)
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureName(_Name):
+    """`tenants/{tenant}/erasures/{concept}`; a concept's id is given once, if it is erased."""
+
+    _pattern: ClassVar[str] = "tenants/{tenant}/erasures/{concept}"
+    tenant: str
+    concept: str
+
+    def __str__(self) -> str:
+        return f"tenants/{self.tenant}/erasures/{self.concept}"
 
 
 @dataclass(frozen=True, slots=True)

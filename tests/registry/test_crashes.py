@@ -31,6 +31,7 @@ from perfuse.adapter import digest
 from perfuse.names import ConceptName
 from perfuse.storage.database import Database
 from perfuse.storage.requests import Mutation
+from perfuse.v1 import erasure_pb2
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.failpoints import NAMES, Reached, arm, reach
 from perfuse_registry.registry import Registry
@@ -116,6 +117,12 @@ def concept_undeletion(registry: Registry, place: Place) -> Call:
     return repeatable("UndeleteConcept", wire.UndeleteConceptRequest(name=str(TIM)))
 
 
+def concept_erasure(registry: Registry, place: Place) -> Call:
+    etag = registry.concepts.get(TENANT, TOM).etag
+    request = erasure_pb2.EraseConceptRequest(name=str(TOM), etag=etag)
+    return repeatable("EraseConcept", request)
+
+
 def collection(registry: Registry, place: Place) -> Call:
     """There is something to do for every step of a collection."""
     for data in (ABANDONED, FORSAKEN):
@@ -146,6 +153,7 @@ OPERATIONS = {
     "version-delete": Operation(("version_delete.",), version_deletion),
     "concept-delete": Operation(("concept_delete.",), concept_deletion),
     "concept-undelete": Operation(("concept_undelete.",), concept_undeletion),
+    "erase": Operation(("erasure.", "erasure_bytes."), concept_erasure),
     "collect": Operation(("garbage.",), collection),
 }
 
@@ -159,6 +167,11 @@ def is_of(pair: str, point: str) -> bool:
     if pair.startswith("postgresql") and point in BETWEEN_STATEMENTS:
         return False
     return not (point.startswith("blob.put.") and pair.endswith("s3"))
+
+
+def is_behind(point: str) -> bool:
+    """Whether it lies behind the commit of what was asked for."""
+    return point.endswith(".committed") or point.startswith("erasure_bytes.")
 
 
 CASES = [
@@ -336,7 +349,7 @@ def kill_and_repeat(pair: str, point: str, folder: Path, *, command: bool = Fals
                 assert between in (before, after)
             else:
                 assert first == second
-                assert between == (after if point.endswith(".committed") else before)
+                assert between == (after if is_behind(point) else before)
             assert after != before
         finally:
             server.kill()
@@ -431,8 +444,7 @@ class TestRaised:
         assert after != before
         if name != "collect":
             assert first == second
-            # Only the last point lies behind the commit.
-            assert states == [before] * (len(points) - 1) + [after]
+            assert states == [after if is_behind(point) else before for point in points]
 
 
 class TestTheList:

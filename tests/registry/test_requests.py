@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from perfuse.adapter import digest
-from perfuse.v1 import consent_pb2
+from perfuse.v1 import consent_pb2, erasure_pb2
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.tables import ALIAS_MOVES, ALIASES, BASE_MODELS, CONCEPTS, GRANTS, VERSIONS
 from registry import samples
@@ -139,6 +139,11 @@ def after(prepare: Callable[[Tenant], None], make: Callable[[Tenant], Message]) 
     return request
 
 
+def etag_of(tenant: Tenant) -> str:
+    etag: str = tenant.call.GetConcept(wire.GetConceptRequest(name=tom(tenant))).etag
+    return etag
+
+
 def update_alias(tenant: Tenant) -> wire.UpdateAliasRequest:
     name = f"{tom(tenant)}/aliases/prod"
     read = tenant.call.GetAlias(wire.GetAliasRequest(name=name))
@@ -234,6 +239,13 @@ MUTATIONS = {
         lambda request: request.MergeFrom(consent_pb2.RevokeConsentRequest(etag='"other"')),
         delete_concept,
     ),
+    "EraseConcept": Mutation(
+        after(with_version, lambda tenant: erasure_pb2.EraseConceptRequest(
+            name=tom(tenant), etag=etag_of(tenant))),
+        lambda request: request.MergeFrom(erasure_pb2.EraseConceptRequest(etag='"other"')),
+        lambda tenant: tenant.concept("another"),
+        by_admin=True,
+    ),
     "CreateBaseModel": Mutation(
         base_model,
         lambda request: request.base_model.MergeFrom(wire.BaseModel(display_name="another")),
@@ -259,7 +271,7 @@ def test_every_mutation_is_here() -> None:
     changing = {
         name
         for name in METHODS
-        if name.startswith(("Create", "Update", "Delete", "Undelete", "Revoke"))
+        if name.startswith(("Create", "Update", "Delete", "Undelete", "Revoke", "Erase"))
     }
     assert MUTATIONS.keys() == taking == changing
 
@@ -328,7 +340,8 @@ def test_without_an_id_nothing_is_remembered(acme: Tenant, method: str) -> None:
         assert _rows(acme) != before
     else:
         codes = {"CreateConcept": ("ALREADY_EXISTS", ""), "UpdateVersion": ("NOT_FOUND", ""),
-                 "UpdateAlias": ("NOT_FOUND", "")}  # fmt: skip
+                 "UpdateAlias": ("NOT_FOUND", ""),
+                 "EraseConcept": ("FAILED_PRECONDITION", "CONCEPT_ERASED")}  # fmt: skip
         with refused(*codes.get(method, ("FAILED_PRECONDITION", "CONCEPT_DELETED"))):
             call(request)
         assert _rows(acme) == before

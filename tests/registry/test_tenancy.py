@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from perfuse.serving.guard import unguarded
 from perfuse.serving.roles import GRANTED_BY
-from perfuse.v1 import consent_pb2
+from perfuse.v1 import consent_pb2, erasure_pb2
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.servicer import RegistryServicer
 from perfuse_registry.tables import (
@@ -116,6 +116,10 @@ NAMING: dict[str, Callable[[str, str], Message]] = {
     "RevokeConsent": lambda own, theirs: consent_pb2.RevokeConsentRequest(
         name=f"{theirs}/concepts/eri/consents/given"
     ),
+    "EraseConcept": lambda own, theirs: erasure_pb2.EraseConceptRequest(
+        name=f"{theirs}/concepts/tom", etag='"any"'
+    ),
+    "GetErasure": lambda own, theirs: erasure_pb2.GetErasureRequest(name=f"{theirs}/erasures/gone"),
     "ListReceivedGrants": lambda own, theirs: wire.ListReceivedGrantsRequest(parent=theirs),
     "GetStorageUsage": lambda own, theirs: wire.GetStorageUsageRequest(name=theirs),
     "CheckCompatibility": lambda own, theirs: wire.CheckCompatibilityRequest(
@@ -127,9 +131,11 @@ NAMING: dict[str, Callable[[str, str], Message]] = {
 }
 # Those that name nothing of any tenant's; what ListAuditEvents names, `test_audit` looks at.
 NAMELESS = {"CreateBaseModel", "GetBaseModel", "ListBaseModels", "DeleteBaseModel",
-            "VerifyIntegrity", "CollectGarbage", "ListAuditEvents"}  # fmt: skip
+            "VerifyIntegrity", "CollectGarbage", "ListAuditEvents",
+            # Others than tenants may call them: `test_erasure`.
+            "ListErasures", "ConfirmErasure"}  # fmt: skip
 OPERATORS = {"CreateBaseModel", "DeleteBaseModel", "VerifyIntegrity", "CollectGarbage"}
-ADMINS = {"CreateGrant", "DeleteGrant"}
+ADMINS = {"CreateGrant", "DeleteGrant", "EraseConcept", "GetErasure"}
 CHANGING = {
     name for name, method in METHODS.items() if "request_id" in method.input_type.fields_by_name
 }
@@ -214,6 +220,8 @@ class TestNames:
         made.alias("prod", made.version(0))
         made.version(2)
         made.grant("friend")
+        gone = made.concept("gone")
+        made.admin.EraseConcept(erasure_pb2.EraseConceptRequest(name=gone.name, etag=gone.etag))
         made.concept("eri", likeness=True)
         made.call.CreateConsent(
             consent_pb2.CreateConsentRequest(
@@ -231,7 +239,9 @@ class TestNames:
         for method, request in NAMING.items():
             if method in CHANGING:
                 continue
-            assert answer(victim.call, method, request(victim.name, victim.name)) is None
+            asked = request(victim.name, victim.name)
+            client = victim.admin if method in ADMINS else victim.call
+            assert answer(client, method, asked) is None
 
     @each_naming
     def test_anothers_reads_like_a_missing_one(
@@ -323,6 +333,10 @@ class TestRoles:
             may = {"admin"}
         elif method == "ListAuditEvents":
             may = {"admin", "operator"}
+        elif method == "ListErasures":
+            may = {"admin", "operator", "custodian"}
+        elif method == "ConfirmErasure":
+            may = set()
         elif method in CHANGING or "Consent" in method:
             may = {"publisher", "admin"}
         else:

@@ -25,7 +25,7 @@ from trainer.served import parts
 from trainer.test_image_sets import PICTURE
 
 from perfuse.serving import mint
-from perfuse.v1 import registry_pb2, renderer_pb2, trainer_pb2
+from perfuse.v1 import erasure_pb2, registry_pb2, renderer_pb2, trainer_pb2
 from security.requests import METHODS
 
 OWNER, STRANGER, NOBODY = "acme", "globex", "nobody"
@@ -182,6 +182,10 @@ def plant(where: Place) -> None:
             parent=name, concept_id=concept_id, concept=concept
         )
         done(OWNER, "Registry/CreateConcept", create)
+    gone = registry_pb2.CreateConceptRequest(parent=name, concept_id="gone", concept=concept)
+    made = done(OWNER, "Registry/CreateConcept", gone).messages[0]
+    erase = erasure_pb2.EraseConceptRequest(name=made.name, etag=made.etag)
+    done(OWNER, "Registry/EraseConcept", erase)
     version = registry_pb2.Version(description=MARK, labels=labels)
     adapter = samples.adapter(3, training={"mask": MARK})
     where.pictures.append(adapter[-64:])

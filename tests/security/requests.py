@@ -27,6 +27,7 @@ IDS = {
     "versions": "1",
     "aliases": "prod",
     "grants": "initech",
+    "erasures": "gone",
     "imageSets": "tom",
     "trainingRuns": "first",
     "baseModels": "small",
@@ -42,6 +43,7 @@ _RESOURCES = {
     "Concept": "tenants/{}/concepts/tom",
     "Version": "tenants/{}/concepts/tom/versions/1",
     "Alias": "tenants/{}/concepts/tom/aliases/prod",
+    "Erasure": "tenants/{}/erasures/gone",
     "ImageSet": "tenants/{}/imageSets/tom",
     "TrainingRun": "tenants/{}/trainingRuns/first",
 }

@@ -39,8 +39,11 @@ from perfuse.serving.policy import POLICY
 from perfuse.serving.roles import GRANTED_BY
 from perfuse.serving.validation import ProtovalidateValidator
 from perfuse.storage.database import Database
-from perfuse.v1 import registry_pb2, trainer_pb2
-from perfuse.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+from perfuse.v1 import erasure_pb2, registry_pb2, trainer_pb2
+from perfuse.v1.registry_pb2_grpc import (
+    RegistryServiceStub,
+    add_RegistryServiceServicer_to_server,
+)
 from perfuse.v1.renderer_pb2_grpc import add_RendererServiceServicer_to_server
 from perfuse.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
 from perfuse_registry.registry import Registry
@@ -65,6 +68,9 @@ EXCEPTIONS = {
         ("CreateBaseModel", "DeleteBaseModel", "VerifyIntegrity", "CollectGarbage"), "operator"
     ),
     **dict.fromkeys(("CreateGrant", "DeleteGrant", "ListAuditEvents"), "admin"),
+    **dict.fromkeys(("EraseConcept", "GetErasure", "ListErasures"), "admin"),
+    # The Trainer says what it removed.
+    "ConfirmErasure": "delegate",
     # Who consented is no reader's to know.
     **dict.fromkeys(("GetConsent", "ListConsents"), "publisher"),
     # Nor whose picture was learned from.
@@ -72,8 +78,10 @@ EXCEPTIONS = {
 }
 BESIDES = {
     # The Trainer publishes, and looks whether a likeness may still be trained.
-    "delegate": {"GetConcept", "CreateVersion", "ListVersions"},
-    "operator": {"ListAuditEvents"},
+    "delegate": {"GetConcept", "CreateVersion", "ListVersions", "ListErasures"},
+    "operator": {"ListAuditEvents", "ListErasures"},
+    # A Renderer asks what it may no longer keep.
+    "custodian": {"ListErasures"},
 }
 HAS = {
     "reader": {"reader"},
@@ -82,6 +90,7 @@ HAS = {
     "publisher": {"reader", "renderer", "trainer", "publisher"},
     "admin": {"reader", "renderer", "trainer", "publisher", "admin"},
     "operator": {"operator"},
+    "delegate": {"delegate"},
 }
 
 
@@ -260,6 +269,18 @@ async def _furnish(place: Place, own: Metadata) -> None:
             await send(iter(request), metadata=own)
         else:
             assert await place.code(rpc, request, own) == "OK", rpc
+    await _erase(place, own)
+
+
+async def _erase(place: Place, own: Metadata) -> None:
+    """Give the owner an erasure too."""
+    parent, channel = f"tenants/{OWNER}", place.channels[REGISTRY]
+    concept = registry_pb2.Concept(super_category="cat")
+    create = registry_pb2.CreateConceptRequest(parent=parent, concept_id="gone", concept=concept)
+    stub = RegistryServiceStub(channel)  # type: ignore[no-untyped-call]
+    made = await stub.CreateConcept(create, metadata=own)
+    erase = erasure_pb2.EraseConceptRequest(name=made.name, etag=made.etag)
+    await stub.EraseConcept(erase, metadata=own)
 
 
 def part(content: Any) -> str:

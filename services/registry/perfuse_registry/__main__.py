@@ -1,4 +1,4 @@
-"""`perfuse-registry`: serve, migrate, mint tokens, verify, collect garbage, skip numbers."""
+"""`perfuse-registry`: serve, migrate, mint tokens, verify, collect garbage, mend restores."""
 
 from __future__ import annotations
 
@@ -138,6 +138,31 @@ def collect_garbage(
     )
 
 
+@app.command("export-erasures")
+@_in_sentences
+def export_erasures() -> None:
+    """Print the receipt of every erasure, one a line: for a restore, which must erase again."""
+    from perfuse_registry.catalog.receipts import canonical
+
+    with _open() as registry:
+        for erasure in registry.erasures.every():
+            print(canonical(erasure))
+
+
+@app.command("reapply-erasures")
+@_in_sentences
+def reapply_erasures(
+    file: Annotated[Path, typer.Argument(help="As export-erasures printed it.")],
+) -> None:
+    """After a restore: erase once more what was erased since the backup."""
+    from perfuse_registry.catalog.receipts import read_receipts
+
+    receipts = read_receipts(file.read_text())
+    with _open() as registry:
+        count = registry.erasures.again(receipts)
+    _console.print(f"{len(receipts)} receipts read; {count} concepts were erased again")
+
+
 @app.command("skip-numbers")
 @_in_sentences
 def skip(
@@ -208,6 +233,8 @@ async def _serve(settings: RegistrySettings) -> None:
     server = Server.from_settings(settings, edge, ready=ready)
     server.add(add_RegistryServiceServicer_to_server, RegistryServicer(registry, edge))
     server.on_close(close)
+    # What a crash cut short; without a store or a database that answers it is for later.
+    await asyncio.to_thread(registry.erased_bytes.go_on)
     # All that was made until now stays: the collector of cycles need not go through it ever again.
     gc.collect()
     gc.freeze()

@@ -43,6 +43,13 @@ NAMES = (
     "concept_delete.committed",
     "concept_undelete.uncommitted",
     "concept_undelete.committed",
+    # EraseConcept, and what goes on after it.
+    "erasure.uncommitted",
+    "erasure.committed",
+    "erasure_bytes.locked",
+    "erasure_bytes.removed",
+    "erasure_bytes.uncommitted",
+    "erasure_bytes.settled",
     # CollectGarbage, in the order of its steps.
     "garbage.purge_uncommitted",
     "garbage.purge_committed",

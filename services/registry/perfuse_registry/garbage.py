@@ -12,7 +12,7 @@ So while a lease's row is there, its bytes were not condemned since it was taken
 is; an upload whose row is gone makes no version (`catalog.leases`). No clock decides over bytes.
 
 A crash between the bytes and the row leaves a row without bytes and without a version; the next
-run ends it. Nothing but this module deletes bytes.
+run ends it. Nothing else deletes bytes but `erased_bytes`, which does it by the same lock.
 
 Here a row is locked by one statement and looked at by the next: on PostgreSQL a statement that
 waited for a lock answers from before its wait.
@@ -87,6 +87,7 @@ class Garbage:
         request_retention: How long a `request_id` is remembered.
         on_run: Told what each run did that was no trial, or None where it failed.
         forget_events: Removes what of the record of who did what is older than it is kept.
+        go_on_erasing: Removes bytes of erased concepts that could not be removed at once.
     """
 
     def __init__(
@@ -99,7 +100,9 @@ class Garbage:
         *,
         on_run: Callable[[Collected | None], object] = lambda done: None,
         forget_events: Callable[[], object] = lambda: None,
+        go_on_erasing: Callable[[], object] = lambda: None,
     ) -> None:
+        self._go_on_erasing = go_on_erasing
         self._on_run = on_run
         self._database = database
         self._blobs = blobs
@@ -126,6 +129,8 @@ class Garbage:
     def _collect(self, *, dry_run: bool) -> Collected:
         moment = now()
         done = Collected()
+        if not dry_run:
+            self._go_on_erasing()
         self._purge_concepts(moment, done, dry_run)
         self._remove_condemned(moment, done, dry_run)
         self._condemn(moment, done, dry_run)

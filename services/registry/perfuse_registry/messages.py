@@ -46,14 +46,14 @@ def concept(value: resources.Concept) -> wire.Concept:
         description=value.description,
         labels=value.labels,
         latest_version=str(value.name.version(latest)) if latest is not None else "",
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.update_time),
-        delete_time=_timestamp(value.delete_time),
-        purge_time=_timestamp(value.purge_time),
+        create_time=timestamp(value.create_time),
+        update_time=timestamp(value.update_time),
+        delete_time=timestamp(value.delete_time),
+        purge_time=timestamp(value.purge_time),
         etag=value.etag,
         likeness=value.likeness,
-        train_consent_expire_time=_timestamp(value.train_until),
-        render_consent_expire_time=_timestamp(value.render_until),
+        train_consent_expire_time=timestamp(value.train_until),
+        render_consent_expire_time=timestamp(value.render_until),
     )
 
 
@@ -109,14 +109,14 @@ def consent(value: resources.Consent) -> consent_pb2.Consent:
         uid=value.uid,
         giver=value.giver,
         scopes=[_SCOPES[scope] for given, scope in scopes if given],
-        start_time=_timestamp(value.start_time),
-        expire_time=_timestamp(value.expire_time),
-        revoke_time=_timestamp(value.revoke_time),
+        start_time=timestamp(value.start_time),
+        expire_time=timestamp(value.expire_time),
+        revoke_time=timestamp(value.revoke_time),
         state=state,
         recorder=value.recorder,
         revoker=value.revoker,
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.revoke_time or value.create_time),
+        create_time=timestamp(value.create_time),
+        update_time=timestamp(value.revoke_time or value.create_time),
         etag=value.etag,
     )
 
@@ -149,8 +149,8 @@ def alias(value: resources.Alias) -> wire.Alias:
         name=str(value.name),
         uid=value.uid,
         version=str(value.version),
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.update_time),
+        create_time=timestamp(value.create_time),
+        update_time=timestamp(value.update_time),
         etag=value.etag,
     )
 
@@ -164,7 +164,7 @@ def alias_move(value: resources.AliasMove, parent: Any) -> wire.AliasMove:
     return wire.AliasMove(
         from_version=named(value.from_number),
         to_version=named(value.to_number),
-        move_time=_timestamp(value.move_time),
+        move_time=timestamp(value.move_time),
         mover=value.mover,
     )
 
@@ -176,8 +176,8 @@ def grant(value: resources.Grant) -> wire.Grant:
         uid=value.uid,
         access=_ACCESS[value.access],
         super_category=value.super_category,
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.create_time),
+        create_time=timestamp(value.create_time),
+        update_time=timestamp(value.create_time),
         etag=value.etag,
     )
 
@@ -208,8 +208,8 @@ def base_model(value: resources.BaseModel) -> wire.BaseModel:
         layers=[wire.Layer(name=name, width=width) for name, width in value.layers],
         encoders=[wire.Encoder(name=name, width=width) for name, width in value.encoders],
         covariance_digest=value.covariance_digest,
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.update_time),
+        create_time=timestamp(value.create_time),
+        update_time=timestamp(value.update_time),
         etag=value.etag,
         labels=value.labels,
     )
@@ -327,7 +327,8 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str) else dict(value)
 
 
-def _timestamp(moment: datetime | None) -> Timestamp | None:
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """A moment for the wire; None for none."""
     return None if moment is None else _tell(Timestamp(), moment)
 
 

@@ -16,14 +16,16 @@ from perfuse_registry.catalog.base_models import BaseModels
 from perfuse_registry.catalog.checks import Checks
 from perfuse_registry.catalog.concepts import Concepts
 from perfuse_registry.catalog.consents import Consents
+from perfuse_registry.catalog.erasures import Erasures
 from perfuse_registry.catalog.grants import Grants
 from perfuse_registry.catalog.requests import AUDIT
 from perfuse_registry.catalog.usage import Usage
 from perfuse_registry.catalog.versions import Versions
+from perfuse_registry.erased_bytes import ErasedBytes
 from perfuse_registry.garbage import Garbage
 from perfuse_registry.integrity import Integrity
 from perfuse_registry.measures import Measures
-from perfuse_registry.schema import SCHEMA, page_token_key
+from perfuse_registry.schema import SCHEMA, page_token_key, receipt_key
 from perfuse_registry.settings import RegistrySettings
 
 
@@ -62,7 +64,9 @@ class Registry:
         lists = Lists(database, PageTokens(page_token_key(database)))
         self.usage = Usage(database, quotas or Quotas())
         self.concepts = Concepts(database, lists, concept_retention, self.usage)
-        self.versions = Versions(database, blobs, lists, lease, self.usage)
+        self.erased_bytes = ErasedBytes(database, blobs)
+        self.versions = Versions(database, blobs, lists, lease, self.usage, self.erased_bytes)
+        self.erasures = Erasures(database, lists, self.erased_bytes, receipt_key(database))
         self.aliases = Aliases(database, lists)
         self.grants = Grants(database, lists)
         self.consents = Consents(database, lists)
@@ -77,6 +81,7 @@ class Registry:
             request_retention,
             on_run=measures.collection,
             forget_events=self.audit.forget,
+            go_on_erasing=self.erased_bytes.go_on,
         )
         self.integrity = Integrity(database, blobs)
 

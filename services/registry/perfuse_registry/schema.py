@@ -14,3 +14,8 @@ SCHEMA = Schema(Path(__file__).with_name("migrations"), "perfuse-registry migrat
 def page_token_key(database: Database) -> bytes:
     """The key that signs page tokens, the same for all replicas."""
     return shared_key(database, SECRETS, "page_token_key")
+
+
+def receipt_key(database: Database) -> bytes:
+    """The key that signs receipts of erasures, the same for all replicas."""
+    return shared_key(database, SECRETS, "receipt_key")

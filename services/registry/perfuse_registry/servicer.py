@@ -19,11 +19,12 @@ from perfuse_registry import messages
 from perfuse_registry.catalog import concepts, versions
 from perfuse_registry.catalog.ownership import require_own
 from perfuse_registry.consent_calls import ConsentCalls
+from perfuse_registry.erasure_calls import ErasureCalls
 from perfuse_registry.installation_calls import mutation
 from perfuse_registry.sharing_calls import SharingCalls
 
 
-class RegistryServicer(SharingCalls, ConsentCalls):
+class RegistryServicer(SharingCalls, ConsentCalls, ErasureCalls):
     """Answers the Registry's calls; the caller's tenant comes from the edge."""
 
     # Concepts.

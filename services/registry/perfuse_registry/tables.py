@@ -59,6 +59,8 @@ class ConceptRow(Base, table=True):
     update_time: datetime = moment()
     delete_time: datetime | None = moment(nullable=True)
     purge_time: datetime | None = moment(nullable=True, index=True)
+    # An erased concept is deleted too; its row stays so that its name does.
+    erase_time: datetime | None = moment(nullable=True)
 
 
 class VersionRow(Base, table=True):
@@ -250,6 +252,40 @@ class RevocationRow(Base, table=True):
     revoke_time: datetime = moment()
 
 
+class ErasureRow(Base, table=True):
+    """What is left of an erased concept; `trainer` is what the Trainer said that it removed."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (UniqueConstraint("tenant", "concept_id"),)
+
+    id: int = key()
+    tenant: str = identifier()
+    concept_id: str = identifier()
+    uid: str = Field(max_length=36)
+    eraser: str
+    erase_time: datetime = moment()
+    version_count: int
+    alias_count: int
+    grant_count: int
+    consent_count: int
+    settle_time: datetime | None = moment(nullable=True, index=True)
+    trainer: dict[str, int] | None = Field(sa_column=Column(JSON(none_as_null=True), nullable=True))
+    trainer_time: datetime | None = moment(nullable=True, index=True)
+
+
+class ErasedAdapterRow(Base, table=True):
+    """An adapter of an erased concept: yet to be removed, removed, or kept for others."""
+
+    __tablename__ = "erased_adapters"
+    __table_args__ = (ForeignKeyConstraint(["erasure"], ["erasures.id"]),)
+
+    erasure: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    digest: str = identifier(primary_key=True)
+    size_bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
+    state: str = Field(max_length=16)
+    holder_count: int
+
+
 class AuditEventRow(Base, table=True):
     """One mutation that was done or refused; see `perfuse.storage.audit`."""
 
@@ -288,5 +324,7 @@ LEASES = table_of(LeaseRow)
 REQUESTS = table_of(RequestRow)
 CONSENTS = table_of(ConsentRow)
 REVOCATIONS = table_of(RevocationRow)
+ERASURES = table_of(ErasureRow)
+ERASED_ADAPTERS = table_of(ErasedAdapterRow)
 AUDIT_EVENTS = table_of(AuditEventRow)
 SECRETS = table_of(SecretRow)

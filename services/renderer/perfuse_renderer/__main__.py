@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -54,6 +55,7 @@ async def _serve(settings: RendererSettings) -> None:
     from perfuse.serving.run import Server
     from perfuse.serving.validation import ProtovalidateValidator
     from perfuse.v1.renderer_pb2_grpc import add_RendererServiceServicer_to_server
+    from perfuse_renderer.forgetting import Forgetting
     from perfuse_renderer.measures import Measures
     from perfuse_renderer.metering import Meter
     from perfuse_renderer.pool import AdapterPool
@@ -72,7 +74,10 @@ async def _serve(settings: RendererSettings) -> None:
         pool = AdapterPool(
             registry, settings.adapter_directory, max_bytes=settings.adapter_megabytes << 20
         )
-        async with open_studios(settings, pool, measures) as studios:
+        async with contextlib.AsyncExitStack() as stack:
+            studios = await stack.enter_async_context(open_studios(settings, pool, measures))
+            if custody:
+                await stack.enter_async_context(Forgetting(registry, pool).going_on())
 
             async def ready() -> None:
                 await asyncio.gather(*(studio.backend.check() for studio in studios.values()))

@@ -6,6 +6,7 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,6 +85,17 @@ class AdapterDisk:
         except OSError:
             with suppress(OSError):
                 draft.unlink()
+
+    def drop(self, digests: Iterable[str]) -> None:
+        """Remove files, also such as another process has written since.
+
+        Raises:
+            OSError: the disk keeps one.
+        """
+        for digest in digests:
+            self._path(digest).unlink(missing_ok=True)
+            with self._lock:
+                self._forget(digest)
 
     def _count(self, digest: str, size: int) -> list[str]:
         """Count a file in; the digests of those that have to go for it."""

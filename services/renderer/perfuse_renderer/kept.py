@@ -51,6 +51,14 @@ class Kept(Generic[K, V]):
             self._values.move_to_end(key)
             return found[0]
 
+    def drop(self, chosen: Callable[[K], bool], /) -> list[V]:
+        """Keep those no longer whose keys are chosen; their values."""
+        with self._lock:
+            dropped = [key for key in self._values if chosen(key)]
+            values = [self._values.pop(key) for key in dropped]
+            self._bytes -= sum(size for _, size in values)
+            return [value for value, _ in values]
+
     def put(self, key: K, value: V, /) -> None:
         """Keep a value; of several that were computed at once, the first."""
         with self._lock:

@@ -183,6 +183,18 @@ class Planner:
             made = await self._once(asker.tenant, key, make)
         return PlannedPrompt(made, _record(found, concepts, made.key_lock))
 
+    def forget(self, digests: frozenset[str]) -> list[str]:
+        """Keep nothing any more that was computed from these adapters.
+
+        Returns:
+            Digests of the plans that were kept.
+        """
+        self._concepts.drop(lambda digest: digest in digests)
+        # Few texts, and which of them went with which adapter nobody has written down.
+        self._texts.drop(lambda text: True)
+        dropped = self._plans.drop(lambda key: not digests.isdisjoint(_adapters_of(key)))
+        return [made.digest for made in dropped]
+
     def _prepared(self, concept: PlannedConcept, digest: str) -> PlannedConcept:
         """The concept with what no prompt changes of it; computed here the first time."""
         ready = self._concepts.get(digest)
@@ -248,6 +260,11 @@ class Planner:
 
         pooled = await asyncio.gather(*map(get, first.values()))
         return dict(zip(first, pooled, strict=True))
+
+
+def _adapters_of(key: Any) -> list[str]:
+    """Digests of the adapters that went into the plan of a key."""
+    return [digest for _, digest, *_ in key[-1]]
 
 
 def _plan_bytes(made: ConditioningPlan) -> int:

@@ -28,8 +28,16 @@ from typing import Any, Protocol, TypeVar
 
 from perfuse.adapter import Adapter
 from perfuse.adapter.header import digest as digest_of
+from perfuse.client.erased import Erased
 from perfuse.client.registry import FoundVersion
-from perfuse.errors import ConsentExpired, DataLoss, DeadlineExceeded, PerfuseError, Unavailable
+from perfuse.errors import (
+    ConceptErased,
+    ConsentExpired,
+    DataLoss,
+    DeadlineExceeded,
+    PerfuseError,
+    Unavailable,
+)
 from perfuse.names import VersionName
 from perfuse_renderer.adapter_disk import AdapterDisk
 
@@ -83,6 +91,7 @@ class AdapterPool:
         disk: what keeps adapters on disk; None for nothing.
         hits, misses: adapters looked for in memory so far, found and not.
         stale: names so far that were used as last known, since the Registry did not answer.
+        on_forget: told digests of adapters of which nothing may be kept any more.
     """
 
     def __init__(
@@ -98,6 +107,7 @@ class AdapterPool:
         self._source = source
         self.disk = AdapterDisk(directory, max_disk_bytes) if directory else None
         self.hits = self.misses = self.stale = 0
+        self.on_forget: list[Callable[[frozenset[str]], object]] = []
         self._max_bytes = max_bytes
         self._clock = clock
         self._wall_clock = wall_clock
@@ -166,6 +176,9 @@ class AdapterPool:
             if not isinstance(refusal, DeadlineExceeded):
                 # A right withdrawn must not come back when the Registry goes away.
                 self._names.pop(key, None)
+            if isinstance(refusal, ConceptErased):
+                held = frozenset() if known is None else frozenset({known[1].digest})
+                await self.forget(Erased(frozenset({name.parent}), held))
             raise
         self._names[key] = (asked, found)
         self._names.move_to_end(key)
@@ -222,6 +235,25 @@ class AdapterPool:
             self._writing.add(writing)
             writing.add_done_callback(self._writing.discard)
         return adapter
+
+    async def forget(self, erased: Erased) -> None:
+        """Keep nothing any more of concepts that were erased, for whomever it was kept.
+
+        Raises:
+            OSError: the disk keeps a file.
+        """
+        named = [
+            key for key, (_, found) in self._names.items() if found.name.parent in erased.concepts
+        ]
+        digests = erased.digests | {self._names.pop(key)[1].digest for key in named}
+        for digest in digests:
+            if (kept := self._adapters.pop(digest, None)) is not None:
+                self._bytes -= kept[1]
+        for listener in self.on_forget:
+            listener(digests)
+        if self.disk is not None and digests:
+            await self.written()
+            await asyncio.to_thread(self.disk.drop, digests)
 
     async def written(self) -> None:
         """Wait until everything that came so far is on disk, or was refused by it."""

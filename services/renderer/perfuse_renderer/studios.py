@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -95,7 +95,9 @@ async def _served(
             handle = cluster.deploy(name.removeprefix("baseModels/"), replica)
             store = PlanStore(DTYPES[settings.dtype], settings.object_store_megabytes << 19)
             backend = ServeBackend(handle, store, patience=settings.replica_wait_seconds)
-            studios[name] = _studio(name, base, backend, pool, measures, settings)
+            studios[name] = _studio(
+                name, base, backend, pool, measures, settings, forget=store.forget
+            )
         if cluster.owned:
             # In a cluster that grows, the first replica may come hours later: health tells.
             for name in directories:
@@ -122,6 +124,8 @@ def _studio(
     pool: AdapterPool,
     measures: Measures,
     settings: RendererSettings,
+    *,
+    forget: Callable[[list[str]], object] = lambda plans: None,
 ) -> Studio:
     plans = settings.plan_megabytes << 20
     book = measures.book(name.removeprefix("baseModels/"))
@@ -133,6 +137,7 @@ def _studio(
         max_concept_bytes=plans >> 3,
         on_made=book.planned,
     )
+    pool.on_forget.append(lambda digests: forget(planner.forget(digests)))
     return Studio(name, base, planner, backend, settings.guidance, Ledger(book))
 
 

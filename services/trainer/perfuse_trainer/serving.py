@@ -19,6 +19,7 @@ from perfuse_trainer.measures import Measures
 from perfuse_trainer.runners.local import LocalRunner
 from perfuse_trainer.runners.runner import Runner
 from perfuse_trainer.runs.consent import ConsentWatch
+from perfuse_trainer.runs.erasing import Eraser
 from perfuse_trainer.runs.publisher import Publisher
 from perfuse_trainer.runs.run_queue import Queue
 from perfuse_trainer.service_settings import TrainerSettings
@@ -67,6 +68,7 @@ async def serve(settings: TrainerSettings) -> None:
 
     async with RegistryClient(settings.registry, credentials) as registry:
         consent = ConsentWatch(trainer.database, registry, authorization, trainer.vault.drop)
+        eraser = Eraser(trainer.database, trainer.vault, registry, authorization)
         foreman = Foreman(
             Queue(
                 trainer.database,
@@ -84,7 +86,7 @@ async def serve(settings: TrainerSettings) -> None:
             measures=measures,
             sweep_seconds=settings.sweep_minutes * 60,
             # As if told so from outside: what is under way ends in order.
-            chores=[consent.turn],
+            chores=[consent.turn, eraser.turn],
             on_lost=lambda: os.kill(os.getpid(), signal.SIGTERM),
         )
 

@@ -167,6 +167,19 @@ class RequestRow(Base, table=True):
     done_time: datetime = moment(index=True)
 
 
+class ErasedConceptRow(Base, table=True):
+    """A concept that the Registry has erased; `files` are yet to be removed from the vault."""
+
+    __tablename__ = "erased_concepts"
+
+    tenant: str = identifier(primary_key=True)
+    concept_id: str = identifier(primary_key=True)
+    tell_time: datetime = moment()
+    counts: dict[str, int] = _json()
+    files: list[str] = _json()
+    confirm_time: datetime | None = moment(nullable=True)
+
+
 class AuditEventRow(Base, table=True):
     """One mutation that was done or refused; see `perfuse.storage.audit`."""
 
@@ -199,5 +212,6 @@ IMAGES = table_of(ImageRow)
 RUNS = table_of(RunRow)
 EVENTS = table_of(EventRow)
 REQUESTS = table_of(RequestRow)
+ERASED_CONCEPTS = table_of(ErasedConceptRow)
 AUDIT_EVENTS = table_of(AuditEventRow)
 SECRETS = table_of(SecretRow)

@@ -18,6 +18,7 @@ from perfuse.cli import (
     concepts,
     consent,
     doctor,
+    erasing,
     exchange,
     rendering,
     runs,
@@ -53,6 +54,7 @@ app.command()(aliases.promote)
 app.add_typer(aliases.app, name="alias")
 app.add_typer(sharing.app, name="share")
 app.add_typer(consent.app, name="consent")
+app.command()(erasing.erase)
 app.command()(audit.audit)
 app.command("export")(exchange.export_version)
 app.command("import")(exchange.import_version)

@@ -18,7 +18,7 @@ from perfuse.client._sync.client import Client
 from perfuse.client.connection import Connection
 from perfuse.client.faults import from_rpc_error
 from perfuse.client.quotas import QuotaUsage
-from perfuse.client.records import AuditEvent, Consent
+from perfuse.client.records import AuditEvent, Consent, ErasedAdapter, Erasure
 from perfuse.client.rendering import (
     ConceptSettings,
     Preview,
@@ -75,6 +75,8 @@ __all__ = [
     "Connection",
     "Consent",
     "Download",
+    "ErasedAdapter",
+    "Erasure",
     "Grant",
     "Image",
     "ImageSet",

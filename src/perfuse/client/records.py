@@ -45,6 +45,47 @@ class Consent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ErasedAdapter:
+    """An adapter of an erased concept: PENDING, REMOVED, or KEPT since others have the same."""
+
+    digest: str
+    size_bytes: int
+    state: str
+    holder_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """What is left of an erased concept.
+
+    Attributes:
+        name: `tenants/{tenant}/erasures/{concept}`.
+        concept: whose name is never given again.
+        state: ERASING, or COMPLETE once Registry and Trainer have removed what they kept.
+        trainer: what the Trainer removed, by the fields of `TrainerErasure`; None before.
+        unconfirmed: what the receipt does not vouch for.
+        receipt, receipt_mac: canonical JSON and its HMAC-SHA256; empty in lists.
+    """
+
+    name: str
+    concept: str
+    uid: str
+    eraser: str
+    erase_time: datetime | None
+    state: str
+    complete_time: datetime | None = None
+    version_count: int = 0
+    alias_count: int = 0
+    grant_count: int = 0
+    consent_count: int = 0
+    adapters: tuple[ErasedAdapter, ...] = ()
+    trainer: dict[str, int] | None = None
+    unconfirmed: tuple[str, ...] = ()
+    receipt: str = ""
+    receipt_mac: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
     """Who changed what, or was refused to.
 

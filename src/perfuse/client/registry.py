@@ -12,6 +12,7 @@ from typing import Any, Self
 import grpc
 
 from perfuse.adapter.header import digest as digest_of
+from perfuse.client.erased import ErasureCalls
 from perfuse.client.faults import from_rpc_error, is_of_a_service
 from perfuse.client.traces import trace_metadata
 from perfuse.errors import DataLoss, FailedPrecondition, PermissionDenied
@@ -112,7 +113,7 @@ class Publication:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-class RegistryClient:
+class RegistryClient(ErasureCalls):
     """Calls to one Registry; a channel that is made once and shared.
 
     Args:

@@ -16,6 +16,7 @@ from perfuse.errors import FailedPrecondition, NotFound, PermissionDenied
 from perfuse.names import ID
 from perfuse.serving.roles import (
     ADMIN,
+    CUSTODIAN,
     DELEGATE,
     GRANTED_BY,
     OPERATOR,
@@ -45,6 +46,7 @@ class Row:
             the rules look at them, and not the edge.
         delegate: Whether a delegate may call it for the tenant that it acts for.
         operator: Whether an operator may call it too.
+        custodian: Whether a custodian may call it by itself, to know what it may no longer keep.
     """
 
     rpc: str
@@ -54,6 +56,7 @@ class Row:
     shared: tuple[str, ...] = ()
     delegate: bool = False
     operator: bool = False
+    custodian: bool = False
 
     @property
     def reads(self) -> bool:
@@ -79,6 +82,8 @@ class Row:
         if not GRANTED_BY[self.role].isdisjoint(roles):
             return
         if (self.delegate and DELEGATE in roles) or (self.operator and OPERATOR in roles):
+            return
+        if self.custodian and CUSTODIAN in roles:
             return
         raise PermissionDenied(
             f"{self.rpc} needs the role {self.role!r}, which {subject!r} does not have; call with "
@@ -175,6 +180,18 @@ POLICY = Policy(
             Row("UpdateConcept", PUBLISHER, own=("concept.name",)),
             Row("DeleteConcept", PUBLISHER, own=("name",)),
             Row("UndeleteConcept", PUBLISHER, own=("name",)),
+            Row("EraseConcept", ADMIN, own=("name",)),
+            Row("GetErasure", ADMIN, own=("name",)),
+            # The rule looks whose: the parent may be every tenant.
+            Row(
+                "ListErasures",
+                ADMIN,
+                shared=("parent",),
+                delegate=True,
+                operator=True,
+                custodian=True,
+            ),
+            Row("ConfirmErasure", DELEGATE, own=("name",)),
             Row("CreateVersion", PUBLISHER, own=("parent",), delegate=True),
             Row("GetVersion", READER, shared=("name",)),
             Row("ListVersions", READER, shared=("parent",), delegate=True),

@@ -216,6 +216,22 @@ class Database:
                 "another place, or make its folder"
             ) from None
 
+    def forget_deleted(self) -> None:
+        """Have nothing of what was deleted stay in SQLite's log, unless a reader holds it up.
+
+        PostgreSQL does so by its own means, which are the operator's: see operating.md.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return
+        # Not in a transaction, which SQLAlchemy's own connections would begin.
+        connection = self.engine.raw_connection()
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Close every connection."""
         for engine in (self._engine, self._reading, self._hasty):
@@ -279,6 +295,8 @@ def _prepare_sqlite(connection: Any, record: Any, *, hasty: bool) -> None:
         # What was committed outlives a loss of power; or once a later commit does.
         f"synchronous={'NORMAL' if hasty else 'FULL'}",
         "foreign_keys=ON",
+        # What was deleted or changed is not left lying in the file: an erasure promises that.
+        "secure_delete=ON",
         "busy_timeout=30000",
     ):
         connection.execute(f"PRAGMA {pragma}")

@@ -6,6 +6,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from perfuse.v1 import audit_pb2 as _audit_pb2
 from perfuse.v1 import consent_pb2 as _consent_pb2
+from perfuse.v1 import erasure_pb2 as _erasure_pb2
 from perfuse.v1 import quotas_pb2 as _quotas_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper

@@ -6,6 +6,7 @@ import warnings
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from perfuse.v1 import audit_pb2 as perfuse_dot_v1_dot_audit__pb2
 from perfuse.v1 import consent_pb2 as perfuse_dot_v1_dot_consent__pb2
+from perfuse.v1 import erasure_pb2 as perfuse_dot_v1_dot_erasure__pb2
 from perfuse.v1 import registry_pb2 as perfuse_dot_v1_dot_registry__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -75,6 +76,26 @@ class RegistryServiceStub:
                 '/perfuse.v1.RegistryService/UndeleteConcept',
                 request_serializer=perfuse_dot_v1_dot_registry__pb2.UndeleteConceptRequest.SerializeToString,
                 response_deserializer=perfuse_dot_v1_dot_registry__pb2.Concept.FromString,
+                _registered_method=True)
+        self.EraseConcept = channel.unary_unary(
+                '/perfuse.v1.RegistryService/EraseConcept',
+                request_serializer=perfuse_dot_v1_dot_erasure__pb2.EraseConceptRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_erasure__pb2.Erasure.FromString,
+                _registered_method=True)
+        self.GetErasure = channel.unary_unary(
+                '/perfuse.v1.RegistryService/GetErasure',
+                request_serializer=perfuse_dot_v1_dot_erasure__pb2.GetErasureRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_erasure__pb2.Erasure.FromString,
+                _registered_method=True)
+        self.ListErasures = channel.unary_unary(
+                '/perfuse.v1.RegistryService/ListErasures',
+                request_serializer=perfuse_dot_v1_dot_erasure__pb2.ListErasuresRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_erasure__pb2.ListErasuresResponse.FromString,
+                _registered_method=True)
+        self.ConfirmErasure = channel.unary_unary(
+                '/perfuse.v1.RegistryService/ConfirmErasure',
+                request_serializer=perfuse_dot_v1_dot_erasure__pb2.ConfirmErasureRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_erasure__pb2.Erasure.FromString,
                 _registered_method=True)
         self.CreateVersion = channel.unary_unary(
                 '/perfuse.v1.RegistryService/CreateVersion',
@@ -288,6 +309,40 @@ class RegistryServiceServicer:
 
     def UndeleteConcept(self, request, context):
         """Takes a deletion back, versions and aliases as they were.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseConcept(self, request, context):
+        """Erases a concept for good, deleted or not: from its answer on nothing of it is read, trained,
+        published, rendered or brought back (CONCEPT_ERASED), and its name is never given again. The
+        Registry removes its rows at once and its adapters' bytes as soon as the store does; the
+        Trainer its runs' files, curves and pictures, and says so. What was done stays as an Erasure.
+        Only admins may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetErasure(self, request, context):
+        """Reads one erasure with its receipt as it is at the moment. Only admins may. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListErasures(self, request, context):
+        """Pages through erasures. Admins may for their tenant, operators, the Trainer and Renderers for
+        all. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmErasure(self, request, context):
+        """Takes down what the Trainer removed of an erased concept; the first word counts. Only services
+        that act for tenants may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -569,6 +624,26 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.UndeleteConcept,
                     request_deserializer=perfuse_dot_v1_dot_registry__pb2.UndeleteConceptRequest.FromString,
                     response_serializer=perfuse_dot_v1_dot_registry__pb2.Concept.SerializeToString,
+            ),
+            'EraseConcept': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseConcept,
+                    request_deserializer=perfuse_dot_v1_dot_erasure__pb2.EraseConceptRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_erasure__pb2.Erasure.SerializeToString,
+            ),
+            'GetErasure': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetErasure,
+                    request_deserializer=perfuse_dot_v1_dot_erasure__pb2.GetErasureRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_erasure__pb2.Erasure.SerializeToString,
+            ),
+            'ListErasures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListErasures,
+                    request_deserializer=perfuse_dot_v1_dot_erasure__pb2.ListErasuresRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_erasure__pb2.ListErasuresResponse.SerializeToString,
+            ),
+            'ConfirmErasure': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmErasure,
+                    request_deserializer=perfuse_dot_v1_dot_erasure__pb2.ConfirmErasureRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_erasure__pb2.Erasure.SerializeToString,
             ),
             'CreateVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateVersion,
@@ -902,6 +977,114 @@ class RegistryService:
             '/perfuse.v1.RegistryService/UndeleteConcept',
             perfuse_dot_v1_dot_registry__pb2.UndeleteConceptRequest.SerializeToString,
             perfuse_dot_v1_dot_registry__pb2.Concept.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseConcept(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/EraseConcept',
+            perfuse_dot_v1_dot_erasure__pb2.EraseConceptRequest.SerializeToString,
+            perfuse_dot_v1_dot_erasure__pb2.Erasure.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetErasure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/GetErasure',
+            perfuse_dot_v1_dot_erasure__pb2.GetErasureRequest.SerializeToString,
+            perfuse_dot_v1_dot_erasure__pb2.Erasure.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListErasures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/ListErasures',
+            perfuse_dot_v1_dot_erasure__pb2.ListErasuresRequest.SerializeToString,
+            perfuse_dot_v1_dot_erasure__pb2.ListErasuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmErasure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/ConfirmErasure',
+            perfuse_dot_v1_dot_erasure__pb2.ConfirmErasureRequest.SerializeToString,
+            perfuse_dot_v1_dot_erasure__pb2.Erasure.FromString,
             options,
             channel_credentials,
             insecure,

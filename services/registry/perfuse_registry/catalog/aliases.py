@@ -21,6 +21,7 @@ from perfuse_registry.catalog.ownership import (
     require_etag,
     require_live,
     require_own,
+    require_unerased,
 )
 from perfuse_registry.catalog.requests import once
 from perfuse_registry.catalog.resources import Alias, AliasMove
@@ -236,6 +237,7 @@ def _row(connection: Connection, name: AliasName) -> AnyRow | None:
 def _found(connection: Connection, name: AliasName) -> Alias:
     row = _row(connection, name)
     if row is None:
+        require_unerased(connection, name.parent)
         raise missing(name)
     require_live(row, name.parent)
     return _alias_of(row)
@@ -243,7 +245,7 @@ def _found(connection: Connection, name: AliasName) -> Alias:
 
 def _concept(connection: Connection, name: ConceptName) -> AnyRow:
     row = connection.execute(
-        select(CONCEPTS.c.id, CONCEPTS.c.delete_time).where(
+        select(CONCEPTS.c.id, CONCEPTS.c.delete_time, CONCEPTS.c.erase_time).where(
             CONCEPTS.c.tenant == name.tenant, CONCEPTS.c.concept_id == name.concept
         )
     ).first()

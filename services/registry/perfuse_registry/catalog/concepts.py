@@ -20,6 +20,7 @@ from perfuse.storage.requests import Mutation
 from perfuse_registry.catalog.access import access_to
 from perfuse_registry.catalog.likeness import consented_until
 from perfuse_registry.catalog.ownership import (
+    erased,
     locked_concept,
     missing,
     require_etag,
@@ -83,6 +84,7 @@ class Concepts:
             NotFound: the tenant is not the caller's.
             InvalidArgument: there is no super-category.
             AlreadyExists: the id is taken, by a deleted concept too.
+            ConceptErased: it was an erased concept's.
             QuotaExceeded: the tenant has as many as it may.
         """
         require_own(mutation.tenant, name)
@@ -108,7 +110,10 @@ class Concepts:
         )
 
         def work(connection: Connection) -> Concept:
-            if _row(connection, name) is not None:
+            known = _row(connection, name)
+            if known is not None and known.erase_time is not None:
+                raise erased(name)
+            if known is not None:
                 refusal = AlreadyExists(
                     f"{name} exists already, perhaps deleted. Choose another id, or undelete it"
                 )
@@ -129,6 +134,7 @@ class Concepts:
 
         Raises:
             NotFound: there is none, or it is another tenant's.
+            ConceptErased: it was erased.
         """
 
         def work(connection: Connection) -> tuple[Concept, Access]:
@@ -136,6 +142,8 @@ class Concepts:
             row = _row(connection, name)
             if row is None:
                 raise missing(name)
+            if row.erase_time is not None:
+                raise erased(name)
             concept = concept_of(row)
             if concept.likeness:
                 concept = replace(
@@ -158,7 +166,9 @@ class Concepts:
             InvalidArgument: filter, order, token or size.
         """
         require_own(tenant, parent)
-        chosen = select(CONCEPTS).where(CONCEPTS.c.tenant == parent.tenant)
+        chosen = select(CONCEPTS).where(
+            CONCEPTS.c.tenant == parent.tenant, CONCEPTS.c.erase_time.is_(None)
+        )
         if not query.show_deleted:
             chosen = chosen.where(CONCEPTS.c.delete_time.is_(None))
         return self._lists.page(
@@ -223,7 +233,7 @@ class Concepts:
         """Take a deletion back.
 
         Raises:
-            NotFound, EtagMismatch: as their names say.
+            NotFound, ConceptErased, EtagMismatch: as their names say.
             FailedPrecondition: the concept is not deleted.
             QuotaExceeded: the tenant has as many as it may.
         """
@@ -235,6 +245,8 @@ class Concepts:
             row = locked_concept(connection, name)
             if row is None:
                 raise missing(name)
+            if row.erase_time is not None:
+                raise erased(name)
             require_etag(etag, concept_of(row).etag, name)
             if row.delete_time is None:
                 raise FailedPrecondition(f"{name} is not deleted. There is nothing to undelete")

@@ -21,6 +21,7 @@ from perfuse_registry.catalog.ownership import (
     require_etag,
     require_live,
     require_own,
+    require_unerased,
 )
 from perfuse_registry.catalog.requests import once
 from perfuse_registry.catalog.resources import Access, Grant
@@ -80,7 +81,7 @@ class Grants:
             NotFound: there is none, or it is neither's.
             ConceptDeleted: the owner's concept.
         """
-        row = self._database.read(lambda connection: _row(connection, name))
+        row = self._database.read(lambda connection: _looked_for(connection, tenant, name))
         if row is None or tenant not in (name.tenant, name.grantee):
             raise missing(name)
         if row.delete_time is not None and tenant == name.grantee:
@@ -175,6 +176,13 @@ def _row(connection: Connection, name: GrantName) -> AnyRow | None:
             GRANTS.c.grantee == name.grantee,
         )
     ).first()
+
+
+def _looked_for(connection: Connection, tenant: str, name: GrantName) -> AnyRow | None:
+    row = _row(connection, name)
+    if row is None and tenant == name.tenant:
+        require_unerased(connection, name.parent)
+    return row
 
 
 def _present(connection: Connection, name: GrantName) -> AnyRow:

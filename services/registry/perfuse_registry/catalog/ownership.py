@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, bindparam, select
 
-from perfuse.errors import ConceptDeleted, EtagMismatch, NotFound
+from perfuse.errors import ConceptDeleted, ConceptErased, EtagMismatch, NotFound
 from perfuse.names import (
     AliasName,
     BaseModelName,
     ConceptName,
     ConsentName,
+    ErasureName,
     GrantName,
     TenantName,
     VersionName,
@@ -19,19 +20,36 @@ from perfuse.storage.prepared import Prepared
 from perfuse_registry.tables import CONCEPTS
 
 AnyName = (
-    TenantName | ConceptName | VersionName | AliasName | ConsentName | GrantName | BaseModelName
+    TenantName
+    | ConceptName
+    | VersionName
+    | AliasName
+    | ConsentName
+    | GrantName
+    | ErasureName
+    | BaseModelName
 )
 
 
-def missing(name: AnyName) -> NotFound:
+def missing(name: AnyName | str) -> NotFound:
     """The one answer for what does not exist and for what is another tenant's."""
     refusal = NotFound(f"{name} does not exist, or is not yours to see. Check the name")
     refusal.resource = str(name)
     return refusal
 
 
+def erased(name: ConceptName) -> ConceptErased:
+    """The answer about a concept of one's own that was erased."""
+    refusal = ConceptErased(
+        f"{name} was erased, which nothing takes back. Make another concept, under another name"
+    )
+    refusal.resource = str(name)
+    return refusal
+
+
 def require_own(
-    tenant: str, *names: TenantName | ConceptName | VersionName | AliasName | ConsentName
+    tenant: str,
+    *names: TenantName | ConceptName | VersionName | AliasName | ConsentName | ErasureName,
 ) -> None:
     """Refuse names of other tenants, as if they did not exist.
 
@@ -59,10 +77,13 @@ def require_live(row: AnyRow | None, name: ConceptName) -> AnyRow:
     """A concept's row, if the concept is there and not deleted.
 
     Raises:
-        NotFound, ConceptDeleted: as their names say.
+        NotFound, ConceptErased, ConceptDeleted: as their names say.
     """
     if row is None:
         raise missing(name)
+    # Rows of what is within a concept have no such column, for they go with it.
+    if getattr(row, "erase_time", None) is not None:
+        raise erased(name)
     if row.delete_time is not None:
         raise ConceptDeleted(f"{name} was deleted. Undelete it first, or use another concept")
     return row
@@ -76,6 +97,17 @@ def locked_concept(connection: Connection, name: ConceptName) -> AnyRow | None:
 def concept_row(connection: Connection, name: ConceptName) -> AnyRow | None:
     """A concept's row as it is at the moment."""
     return _CONCEPT.first(connection, tenant=name.tenant, concept=name.concept)
+
+
+def require_unerased(connection: Connection, name: ConceptName) -> None:
+    """Say of something that is not there whether its concept was erased.
+
+    Raises:
+        ConceptErased: it was.
+    """
+    row = concept_row(connection, name)
+    if row is not None and row.erase_time is not None:
+        raise erased(name)
 
 
 _NAMED = select(CONCEPTS).where(

@@ -22,6 +22,7 @@ _STANDING = Prepared(
         CONCEPTS.c.super_category,
         CONCEPTS.c.likeness,
         CONCEPTS.c.delete_time,
+        CONCEPTS.c.erase_time,
         BASE_MODELS.c.id.label("base_model"),
         BASE_MODELS.c.base_model_id,
         BASE_MODELS.c.architecture,

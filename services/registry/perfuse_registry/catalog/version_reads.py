@@ -16,7 +16,7 @@ from perfuse.storage.listing import Lists, Page, Query
 from perfuse.storage.paging import Listing
 from perfuse_registry.catalog.access import access_to, shown
 from perfuse_registry.catalog.likeness import consented_until, require_consent
-from perfuse_registry.catalog.ownership import concept_row, require_live
+from perfuse_registry.catalog.ownership import concept_row, require_live, require_unerased
 from perfuse_registry.catalog.resources import Access, Scope, Version
 from perfuse_registry.catalog.version_rows import WITH_PARENTS, found, version_of, version_row
 from perfuse_registry.tables import BASE_MODELS, VERSIONS
@@ -167,6 +167,8 @@ def _readable(connection: Connection, tenant: str, name: VersionName) -> tuple[V
     """A version as far as a tenant may see it, and what it may do with it."""
     access = access_to(connection, tenant, name)
     row = version_row(connection, name)
+    if row is None:
+        require_unerased(connection, name.parent)
     version = found(row, name)
     if row is not None and version.likeness:
         until = consented_until(connection, row.concept, Scope.RENDER)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from perfuse.errors import (
     AliasInUse,
+    ConceptErased,
     InvalidArgument,
     PerfuseError,
 )
@@ -46,6 +47,7 @@ from perfuse_registry.catalog.version_rows import (
     version_of,
     version_row,
 )
+from perfuse_registry.erased_bytes import ErasedBytes
 from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import ALIASES, BLOBS, CONCEPTS, VERSIONS
 
@@ -61,6 +63,7 @@ class Versions(VersionReads):
         lists: For pages.
         lease: How long an upload may take before its bytes count as abandoned.
         usage: What tenants keep and may keep.
+        erased_bytes: Removes what came for a concept that was erased meanwhile.
     """
 
     def __init__(
@@ -70,8 +73,10 @@ class Versions(VersionReads):
         lists: Lists,
         lease: timedelta,
         usage: Usage,
+        erased_bytes: ErasedBytes,
     ) -> None:
         super().__init__(database, blobs, lists)
+        self._erased_bytes = erased_bytes
         self._usage = usage
         self._leases = Leases(database, lease)
 
@@ -94,7 +99,7 @@ class Versions(VersionReads):
 
         Raises:
             AdapterRefused, DigestMismatch: the bytes are not an adapter, or not those meant.
-            NotFound, ConceptDeleted: there is no such concept of the caller's.
+            NotFound, ConceptDeleted, ConceptErased: there is no such concept of the caller's.
             InvalidArgument: another super-category than the concept's, or another tenant's run.
             BaseModelMismatch: a base model that is not known here.
             ConsentMissing, ConsentExpired, ConsentRevoked: a likeness that nobody may train.
@@ -156,6 +161,26 @@ class Versions(VersionReads):
         if validate_only:
             return version
         reach("version.judged")
+        try:
+            made = self._stored(mutation, parent, judged, version, concept, base, content)
+        except ConceptErased:
+            self._erased_bytes.discard(parent.tenant, judged.digest)
+            raise
+        reach("version.committed")
+        return made
+
+    def _stored(
+        self,
+        mutation: Mutation,
+        parent: ConceptName,
+        judged: Judged,
+        version: Version,
+        concept: AnyRow,
+        base: AnyRow,
+        content: object,
+    ) -> Version:
+        """The bytes in the store, and then the version that refers to them."""
+        data = judged.data
         with self._leases.held(parent.tenant, judged.digest, len(data)) as lease:
             reach("version.leased")
             self._blobs.put(parent.tenant, judged.digest, data)
@@ -177,10 +202,9 @@ class Versions(VersionReads):
                 reach("version.uncommitted")
                 return made
 
-            made = once(
+            made: Version = once(
                 self._database, mutation, "CreateVersion", content, Version, work, looked=True
             )
-        reach("version.committed")
         return made
 
     def update(

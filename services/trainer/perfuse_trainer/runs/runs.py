@@ -27,6 +27,7 @@ from perfuse_trainer.requests import once, replayed
 from perfuse_trainer.resources import Event, Run, RunState
 from perfuse_trainer.runs.allowance import Allowance, Used
 from perfuse_trainer.runs.endings import end
+from perfuse_trainer.runs.erasing import require_unerased
 from perfuse_trainer.runs.events import append, events_after, state_news, validations
 from perfuse_trainer.runs.run_order import RunOrder as RunOrder
 from perfuse_trainer.runs.run_rows import RUN_NAMED, found_run, missing
@@ -101,6 +102,7 @@ class Runs:
 
         Raises:
             NotFound: there is no such image set of the tenant's.
+            ConceptErased: the concept was erased meanwhile.
             ImageSetEmpty: it holds no images.
             AlreadyExists: the id is taken.
             QuotaExceeded: as many of the tenant's runs wait as may.
@@ -244,6 +246,7 @@ class Runs:
         )
         # Uploads, deletion and expiry wait for the same row.
         image_set = connection.execute(chosen.with_for_update()).first()
+        require_unerased(connection, order.concept)
         moment = now()
         if image_set is None:
             raise missing(order.image_set)

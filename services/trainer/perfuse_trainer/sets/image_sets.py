@@ -176,10 +176,7 @@ class ImageSets:
                 )
                 refusal.resource = str(name)
                 raise refusal
-            left.extend(_without_images(connection, row.id))
-            gone = update(RUNS).where(RUNS.c.image_set == row.id)
-            connection.execute(gone.values(image_set=None))
-            connection.execute(delete(IMAGE_SETS).where(IMAGE_SETS.c.id == row.id))
+            left.extend(remove_set(connection, row.id))
 
         once(self._database, mutation, "DeleteImageSet", [str(name)], type(None), work)
         self._vault.drop(mutation.tenant, left)
@@ -199,6 +196,21 @@ def release(connection: Connection, image_set: int) -> list[str]:
     if row is None or (row.keep and row.expire_time > now()):
         return []
     return _emptied(connection, row) or []
+
+
+def remove_set(connection: Connection, image_set: int) -> list[str]:
+    """Delete a set that no run needs any more, with its images.
+
+    Returns:
+        As `release`.
+    """
+    if _locked(connection, image_set) is None:
+        return []
+    left = _without_images(connection, image_set)
+    gone = update(RUNS).where(RUNS.c.image_set == image_set)
+    connection.execute(gone.values(image_set=None))
+    connection.execute(delete(IMAGE_SETS).where(IMAGE_SETS.c.id == image_set))
+    return left
 
 
 def expire(connection: Connection, image_set: int, moment: datetime) -> list[str] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from perfuse_trainer.learning.loop import Progress, TrainingLoop
 from perfuse_trainer.learning.masks import masks_for
 from perfuse_trainer.pictures.images import TrainingPicture
 from perfuse_trainer.resources import EventKind
-from perfuse_trainer.runs.claims import Claim, Claims
+from perfuse_trainer.runs.claims import Claim, Claims, LeaseLost
 from perfuse_trainer.runs.events import News
 from perfuse_trainer.runs.run_settings import RunSettings
 from perfuse_trainer.sets.image_sets import kept_pictures
@@ -142,13 +144,14 @@ class Member:
         pictures = self._previews.render(self.loop.adapter(best=False))
         news = []
         for prompt, picture in zip(self._previews.prompts, pictures, strict=True):
-            blob = self._vault.put(self.claim.tenant, jpeg(picture))
+            blob = self._put(jpeg(picture))
             news.append(News(EventKind.PREVIEW, {"step": step, "prompt": prompt}, blob))
         if self._encoder is not None and self._looks is not None:
             alike = cosine(self._encoder.encode(pictures), self._looks)
             body = {"step": step, "cosine": round(alike, 4)}
             news.append(News(EventKind.SIMILARITY, body))
-        self._claims.tell(self.claim, news)
+        with self._unless_lost(*(each.blob for each in news)):
+            self._claims.tell(self.claim, news)
         # Pictures take their time, which is not the steps'.
         self._told, self._told_step = time.monotonic(), step
 
@@ -161,11 +164,11 @@ class Member:
         step = self.loop.steps_done
         if step == self._kept_step:
             return
-        tenant = self.claim.tenant
-        blob = self._vault.put(tenant, save(self.loop.state()))
-        before = self._claims.checkpoint(self.claim, blob, step)
+        blob = self._put(save(self.loop.state()))
+        with self._unless_lost(blob):
+            before = self._claims.checkpoint(self.claim, blob, step)
         self._kept_step = step
-        self._vault.drop(tenant, [before])
+        self._vault.drop(self.claim.tenant, [before])
 
     def finish(self) -> None:
         """Hand the adapter over for publication.
@@ -174,9 +177,22 @@ class Member:
             LeaseLost, Unavailable: as `note`.
         """
         data = self.loop.adapter().to_bytes()
-        blob = self._vault.put(self.claim.tenant, data)
-        self._claims.finish(self.claim, blob, digest_of(data), ())
+        blob = self._put(data)
+        with self._unless_lost(blob):
+            self._claims.finish(self.claim, blob, digest_of(data), ())
         _log.info("run %s is done", self.claim.name)
+
+    def _put(self, data: bytes) -> str:
+        return self._vault.put(self.claim.tenant, data)
+
+    @contextmanager
+    def _unless_lost(self, *blobs: str | None) -> Iterator[None]:
+        """Remove files at once that no row will name, since the run is another's or erased."""
+        try:
+            yield
+        except LeaseLost:
+            self._vault.drop(self.claim.tenant, blobs)
+            raise
 
     def _pictures(self) -> list[TrainingPicture]:
         if self.claim.image_set is None:

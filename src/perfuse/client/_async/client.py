@@ -12,6 +12,7 @@ from perfuse.client._async.base_models import BaseModels
 from perfuse.client._async.calls import Calls
 from perfuse.client._async.concepts import Concepts
 from perfuse.client._async.consents import Consents
+from perfuse.client._async.erasures import Erasures
 from perfuse.client._async.grants import Grants
 from perfuse.client._async.image_sets import ImageSets
 from perfuse.client._async.renderer import RENDER_SECONDS, Renderer
@@ -37,7 +38,7 @@ class AsyncClient:
 
     Attributes:
         connection: as given or found.
-        concepts, versions, aliases, grants, consents, base_models: of the Registry.
+        concepts, versions, aliases, grants, consents, erasures, base_models: of the Registry.
         audit: who did what, of Registry and Trainer.
         image_sets, training_runs: of the Trainer.
         renderer: the Renderer.
@@ -55,6 +56,7 @@ class AsyncClient:
         self.aliases = Aliases(self._calls)
         self.grants = Grants(self._calls)
         self.consents = Consents(self._calls)
+        self.erasures = Erasures(self._calls)
         self.audit = Audit(self._calls)
         self.base_models = BaseModels(self._calls)
         self.image_sets = ImageSets(self._calls)

@@ -61,6 +61,7 @@ from perfuse.serving.identity import (
 from perfuse.serving.metrics import Metrics
 from perfuse.serving.policy import POLICY, Policy, Row
 from perfuse.serving.refused import Refused
+from perfuse.serving.request_stream import RequestStream
 from perfuse.serving.status import REQUEST_ID, DeadlinePassed, code_of, status_of, to_grpc
 from perfuse.serving.threaded import Arriving, CallerGone, OnThread
 from perfuse.serving.threads import InPlace, Threads
@@ -68,8 +69,6 @@ from perfuse.serving.tracing import CallSpan
 from perfuse.serving.validation import Malformed, Validator, refusal
 
 _REQUEST_ID = re.compile(r"[!-~]{1,64}")
-# The longest that gRPC is waited for to cancel a call that it has closed already.
-_CANCELLATION_SECONDS = 5.0
 # Codes that are the service's fault: they are logged as errors, with what raised them.
 _FAULTS = {"INTERNAL", "UNKNOWN", "DATA_LOSS"}
 
@@ -238,7 +237,7 @@ class Edge:
         if isinstance(request, (Message, Malformed)):
             check(request)
         else:
-            request = _Requests(context, check)
+            request = RequestStream(context, check)
         if guard.gives_stream:
             # Closed here and not by the garbage collector: a stream's end frees what it holds.
             async with aclosing(guard.method(servicer, request, call)) as responses:
@@ -270,47 +269,6 @@ class Edge:
             violations = self._validator.validate(request)
             if violations:
                 raise refusal(violations)
-
-
-class _Requests:
-    """The messages of a client's stream, each checked before the method sees it."""
-
-    def __init__(self, context: Any, check: Callable[[Message | Malformed], None]) -> None:
-        self._context = context
-        self._check = check
-        self._ended = False
-
-    def __aiter__(self) -> _Requests:
-        return self
-
-    async def __anext__(self) -> Message:
-        if self._ended:
-            raise StopAsyncIteration
-        try:
-            message = await self._context.read()
-        except grpc.aio.BaseError as error:
-            raise CallerGone(error) from error
-        if message is grpc.aio.EOF:
-            self._ended = True
-            await self._confirm_end()
-            raise StopAsyncIteration
-        self._check(message)
-        return message
-
-    async def _confirm_end(self) -> None:
-        """Tell the caller's last message from the caller's end.
-
-        gRPC reads both alike, and has the news of a cancellation come later: half a stream would
-        pass for a whole one. Only a call that is still alive can send its metadata.
-        """
-        try:
-            await self._context.send_initial_metadata(())
-        except grpc.aio.UsageError:
-            # Sent already, with a response. Let a cancellation that is under way arrive.
-            await asyncio.sleep(0)
-        except grpc.aio.BaseError as error:
-            await asyncio.sleep(_CANCELLATION_SECONDS)
-            raise CallerGone(error) from error
 
 
 class _Method:

@@ -18,18 +18,14 @@ from perfuse.adapter.errors import (
     HeaderTooLarge,
     MalformedHeader,
     MetadataInvalid,
-    MissingTensor,
     NotCanonical,
-    OffsetsInvalid,
     TrailingBytes,
     Truncated,
-    UnexpectedTensor,
-    WrongDtype,
-    WrongTensorShape,
     shown,
 )
 from perfuse.adapter.file import read_prefix
-from perfuse.adapter.metadata import BYTES_PER_VALUE, AdapterMetadata, Encoder, Layer, Scalar
+from perfuse.adapter.layout import TensorSpec, check_tensors, layout
+from perfuse.adapter.metadata import AdapterMetadata, Encoder, Layer, Scalar
 from perfuse.errors import AdapterRefused, BaseModelMismatch
 
 __all__ = [
@@ -46,21 +42,8 @@ __all__ = [
 
 METADATA_KEY = "perfuse"
 _RESERVED = "__metadata__"
-_DTYPE_CODES = {"float16": "F16", "float32": "F32"}
-_SPEC_FIELDS = frozenset({"dtype", "shape", "data_offsets"})
 # Made once, as `json.dumps` does not.
 _to_text = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """Where a tensor's values lie: bytes `begin` to `end`, counted from the end of the header."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
 
 
 @dataclass(frozen=True)
@@ -99,7 +82,7 @@ class AdapterHeader:
                 "of keys, spaces, escapes or spelling of numbers), so the digest would not "
                 "identify the adapter. Write the file with perfuse"
             )
-        tensors = _layout(metadata)
+        tensors = layout(metadata)
         _check_size(tensors, payload_offset, total_size)
         return cls(metadata, tensors, payload_offset, total_size)
 
@@ -132,7 +115,7 @@ def encode_header(metadata: AdapterMetadata) -> bytes:
     Raises:
         HeaderTooLarge, FileTooLarge: the adapter would exceed the format's limits.
     """
-    tensors = _layout(metadata)
+    tensors = layout(metadata)
     document: dict[str, object] = {_RESERVED: {METADATA_KEY: metadata.to_json()}}
     for tensor in tensors:
         document[tensor.name] = {
@@ -169,16 +152,6 @@ def digest(data: bytes) -> str:
 
 def _too_large(what: str, size: int, limit: int) -> str:
     return f"{what} has {size} bytes; at most {limit} are allowed. It is no adapter of one concept"
-
-
-def _layout(metadata: AdapterMetadata) -> tuple[TensorSpec, ...]:
-    tensors: list[TensorSpec] = []
-    begin = 0
-    for name, width in metadata.tensor_widths().items():
-        end = begin + width * BYTES_PER_VALUE[metadata.dtype]
-        tensors.append(TensorSpec(name, _DTYPE_CODES[metadata.dtype], (width,), begin, end))
-        begin = end
-    return tuple(tensors)
 
 
 def _header_text(prefix: bytes, total_size: int) -> tuple[str, int]:
@@ -232,8 +205,8 @@ def _refuse_faulty(text: str, payload_offset: int, total_size: int) -> None:
     if not isinstance(document, dict):
         raise MalformedHeader(f"the header is {shown(document)}; it must be a JSON object")
     metadata = AdapterMetadata.from_json(_metadata_text(document.pop(_RESERVED, None)))
-    tensors = _layout(metadata)
-    _check_tensors(document, tensors)
+    tensors = layout(metadata)
+    check_tensors(document, tensors)
     _check_size(tensors, payload_offset, total_size)
     encode_header(metadata)
 
@@ -253,50 +226,6 @@ def _metadata_text(metadata: object) -> str:
     if not isinstance(text, str):
         raise MetadataInvalid(f"__metadata__['{METADATA_KEY}'] is {shown(text)}; it must be text")
     return text
-
-
-def _check_tensors(document: dict[str, object], expected: tuple[TensorSpec, ...]) -> None:
-    names = {tensor.name for tensor in expected}
-    if unexpected := sorted(document.keys() - names):
-        raise UnexpectedTensor(
-            f"the header names {len(unexpected)} tensors that this adapter does not have, first "
-            f"{shown(unexpected[0])}; allowed are {', '.join(sorted(names))}"
-        )
-    if missing := sorted(names - document.keys()):
-        raise MissingTensor(
-            f"the header lacks {', '.join(missing)}, which an adapter with this metadata has"
-        )
-    for tensor in expected:
-        found = document[tensor.name]
-        if not isinstance(found, dict) or found.keys() != _SPEC_FIELDS:
-            raise MalformedHeader(
-                f"tensor {tensor.name!r} is described by {shown(found)}; it must be an object of "
-                "dtype, shape and data_offsets"
-            )
-        if found["dtype"] != tensor.dtype:
-            raise WrongDtype(
-                f"tensor {tensor.name!r} is stored as {shown(found['dtype'])}; the metadata "
-                f"declares {tensor.dtype}"
-            )
-        if not _same_integers(found["shape"], tensor.shape):
-            raise WrongTensorShape(
-                f"tensor {tensor.name!r} has the shape {shown(found['shape'])}; the metadata "
-                f"declares {list(tensor.shape)}"
-            )
-        if not _same_integers(found["data_offsets"], (tensor.begin, tensor.end)):
-            raise OffsetsInvalid(
-                f"tensor {tensor.name!r} lies at {shown(found['data_offsets'])}; tensors follow "
-                f"one another in order of name, which puts it at {[tensor.begin, tensor.end]}"
-            )
-
-
-def _same_integers(found: object, expected: tuple[int, ...]) -> bool:
-    # 1.0 and true equal 1 in Python and are neither a width nor an offset.
-    return (
-        isinstance(found, list)
-        and all(type(value) is int for value in found)
-        and tuple(found) == expected
-    )
 
 
 def _check_size(tensors: tuple[TensorSpec, ...], payload_offset: int, total_size: int) -> None:

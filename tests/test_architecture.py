@@ -49,7 +49,8 @@ RULES = {*STORAGE, "perfuse_registry"}
 ALLOWED: dict[str, set[str]] = {
     "perfuse": set(),
     "perfuse.errors": set(),
-    "perfuse.method": {"perfuse.method", "perfuse.errors", "torch"},
+    "perfuse.key_lock": set(),
+    "perfuse.method": {"perfuse.key_lock", "perfuse.method", "perfuse.errors", "torch"},
     "perfuse.adapter": {"perfuse.adapter", "perfuse.errors"},
     "perfuse.adapter.tensors": {"perfuse.adapter", "perfuse.errors", "torch", "safetensors"},
     "perfuse.attach": {
@@ -198,7 +199,7 @@ ALLOWED: dict[str, set[str]] = {
         *(*STORAGE, "perfuse.serving.metrics", "perfuse_trainer"),
         *("prometheus_client", "sqlalchemy"),
     },
-    "perfuse_trainer.runs": {*STORAGE, "perfuse.method", "perfuse_trainer", "sqlalchemy"},
+    "perfuse_trainer.runs": {*STORAGE, "perfuse.key_lock", "perfuse_trainer", "sqlalchemy"},
     "perfuse_trainer.runs.consent": {
         *(*STORAGE, "perfuse.client", "perfuse_trainer", "sqlalchemy", "structlog"),
     },
@@ -215,7 +216,7 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_trainer.sweeping": {*STORAGE, "perfuse_trainer", "sqlalchemy"},
     "perfuse_trainer.tables": {*STORAGE, "sqlalchemy", "sqlmodel"},
     "perfuse_trainer.wire": {
-        *(*STORAGE, "perfuse.client", "perfuse.method", "perfuse.serving", "perfuse.v1"),
+        *(*STORAGE, "perfuse.client", "perfuse.key_lock", "perfuse.serving", "perfuse.v1"),
         *("perfuse_trainer", "google"),
     },
     "perfuse_trainer.working": {"perfuse", "perfuse_trainer", *ENGINE},
@@ -289,6 +290,15 @@ def test_importing_loads_no_torch(statement: str) -> None:
         [sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=60
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_the_trainer_s_server_loads_no_torch() -> None:
+    """Its workers do, which are processes of their own."""
+    probe = "import sys, perfuse_trainer.__main__, perfuse_trainer.serving; print(*sys.modules)"
+    ran = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (HEAVY - {"PIL"}).isdisjoint(ran.stdout.split())
 
 
 def test_modules_stay_small_and_have_nouns_for_names() -> None:

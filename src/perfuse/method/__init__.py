@@ -4,6 +4,7 @@ Every function takes any floating-point type, any device and any leading axes. T
 functions stand side by side in docs/method.md.
 """
 
+from perfuse.key_lock import KeyLock
 from perfuse.method.blend import (
     Activity,
     activity,
@@ -16,7 +17,7 @@ from perfuse.method.blend import (
 from perfuse.method.covariance import Covariance, CovarianceAccumulator
 from perfuse.method.edit import edit
 from perfuse.method.gate import gate, inner_product, similarity
-from perfuse.method.key_lock import KeyLock, key_positions, locked_key_output
+from perfuse.method.key_lock import key_positions, locked_key_output
 from perfuse.method.loss import PredictionType, diffusion_target, masked_loss, soft_mask
 from perfuse.method.remainder import Filled, Remainder, filled
 from perfuse.method.target_input import running_mean

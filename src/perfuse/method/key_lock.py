@@ -11,21 +11,12 @@ A LOCAL adapter serves LOCAL and GLOBAL renders.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 
 from perfuse.errors import InvalidArgument
 from perfuse.method.operands import full_precision, require_axes, result_dtype
-
-
-class KeyLock(StrEnum):
-    """The three ways to treat a concept's keys; the value is the name."""
-
-    LOCAL = "LOCAL"
-    GLOBAL = "GLOBAL"
-    TRAINED_K = "TRAINED_K"
 
 
 def locked_key_output(key_weight: Tensor, super_category_encoding: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perfuse.errors import InvalidArgument
-from perfuse.method import KeyLock
+from perfuse.key_lock import KeyLock
 
 
 @dataclass(frozen=True)

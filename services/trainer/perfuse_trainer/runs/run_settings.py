@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from perfuse.method import KeyLock
+from perfuse.key_lock import KeyLock
 from perfuse_trainer.learning.mask_source import MaskSource
 from perfuse_trainer.learning.settings import TrainingSettings
 

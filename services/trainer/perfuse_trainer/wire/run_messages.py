@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from perfuse.errors import InvalidArgument
-from perfuse.method import KeyLock
+from perfuse.key_lock import KeyLock
 from perfuse.v1 import registry_pb2
 from perfuse.v1 import trainer_pb2 as wire
 from perfuse_trainer.learning.mask_source import MaskSource

@@ -224,6 +224,7 @@ async def _serve(settings: RegistrySettings) -> None:
     )
 
     async def ready() -> None:
+        registry.expire()
         await asyncio.to_thread(registry.check)
 
     async def close() -> None:

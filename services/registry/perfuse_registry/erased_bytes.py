@@ -1,8 +1,8 @@
 """Bytes of erased concepts: removed at once, without the grace of a garbage collection.
 
-An erasure notes the digests of its concept's adapters in the transaction that removes the versions.
-For each, the blob's row is locked, as a collection does it, and looked at by a statement of its
-own: bytes that another concept's version has too are kept; bytes that are being uploaded wait for
+An erasure notes the digests of its concept's adapters and previews in the transaction that removes
+the versions. For each, the blob's row is locked, as a collection does it, and looked at by a
+statement of its own: bytes that another concept has too are kept; bytes that are uploaded wait for
 the upload's end; all others are removed, then the row. Whatever cuts this short, the next call,
 start or collection goes on with it.
 """
@@ -15,12 +15,13 @@ from functools import partial
 from sqlalchemy import Connection, delete, distinct, exists, func, select, update
 
 from perfuse.errors import PerfuseError
-from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
+from perfuse_registry.cached_blobs import CachedBlobs
 from perfuse_registry.catalog.erased import Fate
 from perfuse_registry.failpoints import reach
-from perfuse_registry.tables import BLOBS, ERASED_ADAPTERS, ERASURES, LEASES, VERSIONS
+from perfuse_registry.references import HOLDERS
+from perfuse_registry.tables import BLOBS, ERASED_ADAPTERS, ERASURES, LEASES
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class ErasedBytes:
         blobs: Where the bytes are.
     """
 
-    def __init__(self, database: Database, blobs: BlobStore) -> None:
+    def __init__(self, database: Database, blobs: CachedBlobs) -> None:
         self._database, self._blobs = database, blobs
 
     def go_on(self) -> int:
@@ -52,6 +53,8 @@ class ErasedBytes:
         try:
             rows = self._database.read(lambda connection: connection.execute(chosen).all())
             for row in rows:
+                # Out of memory even where the store keeps them for an upload or another concept.
+                self._blobs.forget(row.tenant, row.digest)
                 settled += self._database.transact(partial(self._settle, row=row))
                 reach("erasure_bytes.settled")
             if rows:
@@ -99,8 +102,8 @@ class ErasedBytes:
         if there is None:
             return Fate.REMOVED, 0
         holders = connection.execute(
-            select(func.count(distinct(VERSIONS.c.concept))).where(
-                VERSIONS.c.tenant == tenant, VERSIONS.c.digest == digest
+            select(func.count(distinct(HOLDERS.c.concept))).where(
+                HOLDERS.c.tenant == tenant, HOLDERS.c.digest == digest
             )
         ).scalar_one()
         if holders:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
@@ -20,6 +20,7 @@ from perfuse.errors import PerfuseError
 from perfuse.serving.metrics import DONE, FAILED, StorageMetrics
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
+from perfuse_registry.cached_blobs import CachedBlobs
 from perfuse_registry.garbage import Collected
 from perfuse_registry.tables import BLOBS, REQUESTS
 
@@ -29,6 +30,9 @@ GARBAGE_REMOVED = "perfuse_registry_garbage_removed_bytes_total"
 CONDEMNED = "perfuse_registry_condemned_adapters"
 CONDEMNED_BYTES = "perfuse_registry_condemned_bytes"
 OLDEST_REQUEST = "perfuse_registry_oldest_request_seconds"
+CACHE_LOOKUPS = "perfuse_registry_cache_lookups_total"
+CACHE_BYTES = "perfuse_registry_cache_bytes"
+CACHE_ADAPTERS = "perfuse_registry_cache_adapters"
 
 
 class Measures:
@@ -64,8 +68,30 @@ class Measures:
         """Tell from now on what the tables know; nothing of it while they cannot be asked."""
         self.registry.register(_Tables(database))
 
+    def tell_cache(self, cached: CachedBlobs) -> None:
+        """Tell from now on what is kept in memory."""
+        self.registry.register(_Cache(cached))
+
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(name, meaning, labels, registry=self.registry)
+
+
+class _Cache(Collector):
+    """Looks at what is kept whenever Prometheus asks."""
+
+    def __init__(self, cached: CachedBlobs) -> None:
+        self._cached = cached
+
+    def collect(self) -> Iterator[Any]:
+        """The lookups so far, and the gauges."""
+        lookups = CounterMetricFamily(
+            CACHE_LOOKUPS, "Adapters that were looked for in memory.", labels=["outcome"]
+        )
+        lookups.add_metric(["hit"], self._cached.hits)
+        lookups.add_metric(["miss"], self._cached.misses)
+        yield lookups
+        yield _gauge(CACHE_BYTES, "Size of the adapters in memory.", self._cached.size_bytes)
+        yield _gauge(CACHE_ADAPTERS, "Adapters in memory.", self._cached.count)
 
 
 class _Tables(Collector):

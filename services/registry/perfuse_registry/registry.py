@@ -11,6 +11,7 @@ from perfuse.storage.database import Database
 from perfuse.storage.listing import Lists
 from perfuse.storage.paging import PageTokens
 from perfuse.storage.watching import WatchedBlobs
+from perfuse_registry.cached_blobs import CachedBlobs
 from perfuse_registry.catalog.aliases import Aliases
 from perfuse_registry.catalog.base_models import BaseModels
 from perfuse_registry.catalog.checks import Checks
@@ -35,8 +36,8 @@ class Registry:
     Args:
         database: At this release's revision.
         blobs: Where adapters are.
-        concept_retention, garbage_grace, request_retention, lease, audit_retention: See
-            `RegistrySettings`.
+        concept_retention, garbage_grace, request_retention, lease, audit_retention, cache_bytes:
+            See `RegistrySettings`.
         quotas: What tenants may keep; by default as much as they like.
         measures: Counts what is done; its own by default, which nobody reads.
 
@@ -54,18 +55,20 @@ class Registry:
         request_retention: timedelta = timedelta(days=2),
         lease: timedelta = timedelta(hours=1),
         audit_retention: timedelta = timedelta(days=400),
+        cache_bytes: int = 32 << 20,
         quotas: Quotas | None = None,
         measures: Measures | None = None,
     ) -> None:
         SCHEMA.require_revision(database)
         measures = measures or Measures()
         self._database = database
-        self._blobs = blobs
+        self.cached = cached = CachedBlobs(blobs, cache_bytes)
+        measures.tell_cache(cached)
         lists = Lists(database, PageTokens(page_token_key(database)))
         self.usage = Usage(database, quotas or Quotas())
         self.concepts = Concepts(database, lists, concept_retention, self.usage)
-        self.erased_bytes = ErasedBytes(database, blobs)
-        self.versions = Versions(database, blobs, lists, lease, self.usage, self.erased_bytes)
+        self.erased_bytes = ErasedBytes(database, cached)
+        self.versions = Versions(database, cached, lists, lease, self.usage, self.erased_bytes)
         self.erasures = Erasures(database, lists, self.erased_bytes, receipt_key(database))
         self.aliases = Aliases(database, lists)
         self.grants = Grants(database, lists)
@@ -75,7 +78,7 @@ class Registry:
         self.checks = Checks(self.versions, self.base_models)
         self.garbage = Garbage(
             database,
-            blobs,
+            cached,
             garbage_grace,
             lease,
             request_retention,
@@ -83,6 +86,7 @@ class Registry:
             forget_events=self.audit.forget,
             go_on_erasing=self.erased_bytes.go_on,
         )
+        # Reads what the store has, and nothing from memory.
         self.integrity = Integrity(database, blobs)
 
     @classmethod
@@ -114,6 +118,7 @@ class Registry:
                 request_retention=settings.request_retention,
                 lease=settings.lease,
                 audit_retention=settings.audit_retention,
+                cache_bytes=settings.cache_bytes,
                 quotas=Quotas(settings.quota_file),
                 measures=measures,
             )
@@ -130,7 +135,11 @@ class Registry:
         """
         self._database.check()
         SCHEMA.require_revision(self._database)
-        self._blobs.check()
+        self.cached.check()
+
+    def expire(self) -> None:
+        """Drop from memory what was kept for its time; to be called every few seconds."""
+        self.cached.expire()
 
     def close(self) -> None:
         """Close every connection."""

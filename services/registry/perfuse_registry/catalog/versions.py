@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import Connection, delete, func, select, update
@@ -16,16 +18,22 @@ from perfuse.errors import (
     PerfuseError,
 )
 from perfuse.names import ConceptName, VersionName
-from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.listing import Lists
 from perfuse.storage.moments import now
 from perfuse.storage.requests import Mutation
+from perfuse_registry.cached_blobs import CachedBlobs
 from perfuse_registry.catalog.admission import (
     Judged,
     judge,
     require_base_model,
     require_super_category,
+)
+from perfuse_registry.catalog.attachments import (
+    JudgedAttachments,
+    NewAttachments,
+    judge_attachments,
+    remove_previews,
 )
 from perfuse_registry.catalog.leases import Leases
 from perfuse_registry.catalog.likeness import require_consent
@@ -52,6 +60,8 @@ from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import ALIASES, BLOBS, CONCEPTS, VERSIONS
 
 MUTABLE = frozenset({"description", "labels"})
+_NOTHING = NewAttachments()
+_Found = TypeVar("_Found")
 
 
 class Versions(VersionReads):
@@ -69,13 +79,14 @@ class Versions(VersionReads):
     def __init__(
         self,
         database: Database,
-        blobs: BlobStore,
+        blobs: CachedBlobs,
         lists: Lists,
         lease: timedelta,
         usage: Usage,
         erased_bytes: ErasedBytes,
     ) -> None:
         super().__init__(database, blobs, lists)
+        self._cached = blobs
         self._erased_bytes = erased_bytes
         self._usage = usage
         self._leases = Leases(database, lease)
@@ -90,9 +101,10 @@ class Versions(VersionReads):
         training_run: str = "",
         description: str = "",
         labels: dict[str, str] | None = None,
+        attached: NewAttachments = _NOTHING,
         validate_only: bool = False,
     ) -> Version:
-        """Store an adapter as the concept's next version.
+        """Store an adapter as the concept's next version, with what is attached to it.
 
         The bytes are in the store, durably, before the row that refers to them exists; a lease
         keeps them from being collected in between.
@@ -100,7 +112,8 @@ class Versions(VersionReads):
         Raises:
             AdapterRefused, DigestMismatch: the bytes are not an adapter, or not those meant.
             NotFound, ConceptDeleted, ConceptErased: there is no such concept of the caller's.
-            InvalidArgument: another super-category than the concept's, or another tenant's run.
+            InvalidArgument: another super-category than the concept's, another tenant's run, or
+                attached what cannot be kept.
             BaseModelMismatch: a base model that is not known here.
             ConsentMissing, ConsentExpired, ConsentRevoked: a likeness that nobody may train.
             QuotaExceeded: with it the tenant would keep more bytes than it may.
@@ -108,8 +121,10 @@ class Versions(VersionReads):
         """
         require_own(mutation.tenant, parent)
         content = [str(parent), claimed, training_run, description, labels or {}, validate_only]
+        content += attached.content()
 
-        judged = _judgement(data, claimed)
+        judged = _judgement(lambda: judge(data, claimed))
+        further = _judgement(lambda: judge_attachments(attached))
         fingerprint = judged.header.metadata.base_model if isinstance(judged, Judged) else ""
         met = self._database.read(
             lambda connection: standing(connection, mutation, "CreateVersion", parent, fingerprint)
@@ -127,8 +142,10 @@ class Versions(VersionReads):
                 "version.training_run",
                 f"{training_run!r} is not a run of {parent.tenant}; name a run of the same tenant",
             )
+        if isinstance(further, PerfuseError):
+            raise further
         # Looked at again where it is counted; here it saves the upload's way to the store.
-        self._usage.require_room(parent.tenant, len(data))
+        self._usage.require_room(parent.tenant, len(data) + further.size_bytes)
         moment = now()
         metadata = judged.header.metadata
         version = Version(
@@ -153,6 +170,8 @@ class Versions(VersionReads):
             create_time=moment,
             update_time=moment,
             likeness=concept.likeness,
+            attachment_bytes=further.size_bytes,
+            attachments=further.attachments,
         )
         if concept.likeness:
             self._database.read(
@@ -162,9 +181,10 @@ class Versions(VersionReads):
             return version
         reach("version.judged")
         try:
-            made = self._stored(mutation, parent, judged, version, concept, base, content)
+            made = self._stored(mutation, parent, judged, further, version, concept, base, content)
         except ConceptErased:
-            self._erased_bytes.discard(parent.tenant, judged.digest)
+            for each in (judged.digest, *further.files):
+                self._erased_bytes.discard(parent.tenant, each)
             raise
         reach("version.committed")
         return made
@@ -174,6 +194,7 @@ class Versions(VersionReads):
         mutation: Mutation,
         parent: ConceptName,
         judged: Judged,
+        further: JudgedAttachments,
         version: Version,
         concept: AnyRow,
         base: AnyRow,
@@ -181,8 +202,20 @@ class Versions(VersionReads):
     ) -> Version:
         """The bytes in the store, and then the version that refers to them."""
         data = judged.data
-        with self._leases.held(parent.tenant, judged.digest, len(data)) as lease:
+        with (
+            self._leases.held(parent.tenant, judged.digest, len(data)) as lease,
+            ExitStack() as stack,
+        ):
             reach("version.leased")
+            leases = [
+                stack.enter_context(self._leases.held(parent.tenant, each, len(picture)))
+                for each, picture in sorted(further.files.items())
+            ]
+            if leases:
+                reach("preview.leased")
+            for each, picture in further.files.items():
+                self._blobs.put(parent.tenant, each, picture)
+                reach("preview.stored")
             self._blobs.put(parent.tenant, judged.digest, data)
             reach("version.stored")
 
@@ -194,6 +227,7 @@ class Versions(VersionReads):
                     concept.concept,
                     base.base_model,
                     lease,
+                    leases,
                     self._usage.most_bytes(parent.tenant),
                 )
                 if concept.likeness:
@@ -240,9 +274,12 @@ class Versions(VersionReads):
             AliasInUse: an alias points at it.
         """
         require_own(mutation.tenant, name.parent)
+        digest = ""
 
         def work(connection: Connection) -> None:
+            nonlocal digest
             row = self._numbered_row(connection, name)
+            digest = row.digest
             require_etag(etag, version_of(row).etag, name)
             aliases = connection.scalars(
                 select(ALIASES.c.alias_id)
@@ -254,6 +291,8 @@ class Versions(VersionReads):
                     f"{name} is what {', '.join(sorted(aliases))} points at. Move or delete the "
                     "alias first"
                 )
+            if row.attachment_bytes:
+                remove_previews(connection, row.tenant, row.concept, row.number)
             connection.execute(delete(VERSIONS).where(VERSIONS.c.id == row.id))
             reach("version_delete.unlisted")
             highest = select(func.max(VERSIONS.c.number)).where(VERSIONS.c.concept == row.concept)
@@ -262,7 +301,7 @@ class Versions(VersionReads):
                 .where(CONCEPTS.c.id == row.concept)
                 .values(
                     latest_number=highest.scalar_subquery(),
-                    size_bytes=CONCEPTS.c.size_bytes - row.size_bytes,
+                    size_bytes=CONCEPTS.c.size_bytes - row.size_bytes - row.attachment_bytes,
                 )
             )
             # The grace period of bytes that nothing refers to begins now.
@@ -274,6 +313,7 @@ class Versions(VersionReads):
             reach("version_delete.uncommitted")
 
         once(self._database, mutation, "DeleteVersion", [str(name), etag], type(None), work)
+        self._cached.forget(name.tenant, digest)
         reach("version_delete.committed")
 
     def _numbered_row(
@@ -291,10 +331,10 @@ class Versions(VersionReads):
         return row
 
 
-def _judgement(data: bytes, claimed: str) -> Judged | PerfuseError:
-    """What is found of the bytes, or the refusal that they get once it is their turn."""
+def _judgement(judge: Callable[[], _Found]) -> _Found | PerfuseError:
+    """What is found of what was sent, or the refusal that it gets once it is its turn."""
     try:
-        return judge(data, claimed)
+        return judge()
     except PerfuseError as refusal:
         return refusal
 

@@ -8,6 +8,10 @@ and MLflow have as many processes each, on the same PostgreSQL server. Each oper
 all in turn, and all operations again in every round, so that whatever else the machine does meets
 all of them. Who calls is a process of its own (`registry_load`).
 
+"download" has every adapter come from the store. "download again" is asked of a second server over
+the same database and store, which keeps what it gave out in memory for a minute, as it does by
+default: 32 adapters, most of them read before. MLflow has no such memory and does the same twice.
+
 What each does for a new version is not the same: "create" stores 30 KB in ours and a row in MLflow,
 "publish" stores 30 KB in both; `registry_filling` says it in full, and what the databases hold.
 Every caller creates under a concept of its own.
@@ -33,7 +37,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from bench import registry_mlflow, registry_servers, registry_store
 from bench.registry_callers import Job
 from bench.registry_figures import THEIRS, Record, describe
-from bench.registry_filling import PAGE, fill_mlflow, fill_registry, holds
+from bench.registry_filling import AGAIN, PAGE, fill_mlflow, fill_registry, holds
 from bench.registry_sample import adapter
 from bench.registry_show import draw, table
 
@@ -53,6 +57,7 @@ class Plan:
         clients: Callers at a time, where there are many.
         rounds: Over which medians are taken.
         warm, seconds: Of one measurement, the first part dropped.
+        workers: Processes of each server; MLflow's always are as many as it has by default.
     """
 
     servers: Sequence[str] = OURS
@@ -61,12 +66,16 @@ class Plan:
     rounds: int = 5
     warm: float = 0.15
     seconds: float = 0.4
+    workers: int = registry_mlflow.WORKERS
 
     def cells(self) -> list[tuple[str, int]]:
         """Operations, each with the number of callers."""
         both = [
             (name, clients)
-            for name in ("get", "alias", "create", "publish", "download", f"list {self.sizes[-1]}")
+            for name in (
+                *("get", "alias", "create", "publish", "download", AGAIN),
+                f"list {self.sizes[-1]}",
+            )
             for clients in (1, self.clients)
         ]
         flat = [(f"{page} {size}", 1) for page in ("list", "middle") for size in self.sizes]
@@ -83,13 +92,23 @@ class Contender:
         caller: The process that calls it.
         jobs: What can be asked, by operation.
         pids: Whose CPU it takes: of the server, and of the database and the store that it uses.
+        replica: Another server over the same database and store, for the operations that it has.
     """
 
     def __init__(
-        self, caller: subprocess.Popen[str], jobs: dict[str, Job], pids: dict[str, int]
+        self,
+        caller: subprocess.Popen[str],
+        jobs: dict[str, Job],
+        pids: dict[str, int],
+        replica: Contender | None = None,
     ) -> None:
         self.jobs = jobs
-        self._caller, self._pids = caller, pids
+        self._caller, self._pids, self._replica = caller, pids, replica
+
+    @property
+    def operations(self) -> set[str]:
+        """What can be asked here."""
+        return self.jobs.keys() | (self._replica.operations if self._replica else set())
 
     def _spent(self) -> dict[str, float]:
         return {part: registry_servers.cpu_seconds(pid) for part, pid in self._pids.items()}
@@ -100,6 +119,8 @@ class Contender:
         Raises:
             RuntimeError: nothing was answered, or something else than what was asked for.
         """
+        if self._replica is not None and operation in self._replica.operations:
+            return self._replica.measure(operation, clients, plan)
         times = {"clients": clients, "warm": plan.warm, "seconds": plan.seconds}
         job = {**self.jobs[operation], **times}
         assert self._caller.stdin is not None
@@ -150,12 +171,26 @@ def contenders(folder: Path, plan: Plan, mlflow: Path | None) -> Iterator[dict[s
             bucket = None
             if "S3" in name:
                 bucket, pids["store"] = endpoint, store
-            ours = enter(registry_servers.registry(folder / f"ours-{index}", url, bucket))
-            jobs = fill_registry(ours, plan.sizes, plan.clients)
-            caller = enter(
-                callers("grpc", target=ours.target, token=ours.token, clients=plan.clients)
+            files = folder / f"adapters-{index}"
+            workers = {"WORKERS": str(plan.workers)}
+            # Every adapter comes from the store; but from the replica, which has its default.
+            ours, replica = (
+                enter(
+                    registry_servers.registry(folder / f"{kind}-{index}", url, bucket, files, **has)
+                )
+                for kind, has in (("ours", workers | {"CACHE_MIB": "0"}), ("replica", workers))
             )
-            found[name] = Contender(caller, jobs, {"server": ours.pid, **pids})
+            jobs = fill_registry(ours, plan.sizes, plan.clients)
+            calling, again = (
+                enter(callers("grpc", target=each.target, token=each.token, clients=plan.clients))
+                for each in (ours, replica)
+            )
+            found[name] = Contender(
+                calling,
+                jobs,
+                {"server": ours.pid, **pids},
+                Contender(again, {AGAIN: jobs["download"]}, {"server": replica.pid, **pids}),
+            )
         if mlflow is not None and postgres is not None:
             theirs = enter(
                 registry_servers.mlflow(folder / "mlflow", mlflow, postgres.create("mlflow"))
@@ -184,7 +219,7 @@ def measure(plan: Plan, mlflow: Path | None, console: Console) -> dict[str, dict
                 (operation, clients, name)
                 for operation, clients in plan.cells()
                 for name in servers
-                if operation in servers[name].jobs
+                if operation in servers[name].operations
             ]
             task = progress.add_task("the Registry beside MLflow", total=plan.rounds * len(turns))
             for _ in range(plan.rounds):
@@ -214,7 +249,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured = measure(plan, python, console)
     record = {
         **describe({**vars(plan), "page": PAGE, "adapter_bytes": len(adapter())}, measured),
-        "workers": registry_mlflow.WORKERS,
         "s3": registry_store.described(),
         "mlflow": registry_mlflow.versions(python),
     }

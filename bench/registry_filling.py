@@ -29,6 +29,7 @@ from perfuse.v1 import registry_pb2 as wire
 UPLOADED = 32
 PAGE = 50
 ALIAS = "prod"
+AGAIN = "download again"
 
 _COPIES = """
 WITH RECURSIVE numbers(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM numbers WHERE n < :size)
@@ -134,6 +135,7 @@ def fill_mlflow(theirs: Mlflow, sizes: Sequence[int], clients: int) -> dict[str,
             "adapter": base64.b64encode(data).decode(),
         },
     }
+    jobs[AGAIN] = jobs["download"]
     for name, size in zip(large, sizes, strict=True):
         page = {"operation": "list", "model": name, "page_size": PAGE}
         jobs[f"list {size}"] = {**page, "page_token": ""}

@@ -140,10 +140,17 @@ class Registry:
 
 
 @contextmanager
-def registry(folder: Path, database_url: str, bucket: str | None) -> Iterator[Registry]:
-    """Ours over a database and either the S3 endpoint `bucket` or a directory.
+def registry(
+    folder: Path, database_url: str, bucket: str | None, files: Path, **others: str
+) -> Iterator[Registry]:
+    """Ours over a database and either the S3 endpoint `bucket` or the directory `files`.
 
     It has as many processes as MLflow, and otherwise the settings that it has by default.
+
+    Args:
+        folder: For its tokens and its log.
+        database_url, bucket, files: Where it keeps everything.
+        others: Of its settings, without their prefix.
     """
     folder.mkdir()
     tokens = folder / "tokens"
@@ -154,9 +161,10 @@ def registry(folder: Path, database_url: str, bucket: str | None) -> Iterator[Re
         "DATABASE_URL": database_url,
         "TOKEN_FILE": str(tokens),
         "WORKERS": str(WORKERS),
+        **others,
     }
     if bucket is None:
-        settings["BLOB_DIRECTORY"] = str(folder / "adapters")
+        settings["BLOB_DIRECTORY"] = str(files)
     else:
         settings |= {"S3_ENDPOINT": bucket, "S3_BUCKET": "adapters"}
         settings |= {"S3_ACCESS_KEY": "bench", "S3_SECRET_KEY": "bench"}

@@ -51,7 +51,7 @@ def registry_of(base: BaseModel, folder: Path, versions: Mapping[str, int]) -> I
         versions: tenant → how many versions its concept has.
     """
     home = folder / "registry"
-    with registry(home, f"sqlite:///{folder / 'registry.db'}", None) as ours:
+    with registry(home, f"sqlite:///{folder / 'registry.db'}", None, home / "adapters") as ours:
         metadata = {TENANT: ours.metadata}
         for tenant in versions:
             token = mint(home / "tokens", tenant, "bench", ["admin", "operator"])

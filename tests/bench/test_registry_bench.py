@@ -22,7 +22,13 @@ from bench.registry_load import perform
 from bench.registry_show import draw, table
 
 PLAN = Plan(
-    servers=("SQLite + directory",), sizes=(100, 200), clients=2, rounds=1, warm=0.0, seconds=0.02
+    servers=("SQLite + directory",),
+    sizes=(100, 200),
+    clients=2,
+    rounds=1,
+    warm=0.0,
+    seconds=0.02,
+    workers=1,
 )
 
 
@@ -40,6 +46,8 @@ def test_every_operation_of_ours_is_measured_and_drawn(tmp_path: Path) -> None:
         "publish, 2 clients",
         "download, 1 client",
         "download, 2 clients",
+        "download again, 1 client",
+        "download again, 2 clients",
         "list 200, 1 client",
         "list 200, 2 clients",
         "list 100, 1 client",

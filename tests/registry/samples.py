@@ -1,8 +1,9 @@
-"""Small adapters and a base model to store them on, made without torch."""
+"""Small adapters, pictures and a base model to store them on, made without torch."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Sequence
 
 from perfuse.adapter import AdapterMetadata, Encoder, Layer, digest, encode_header
@@ -45,6 +46,48 @@ def adapter(
             values = list(target_input)
         parts.append(struct.pack(f"<{width}e", *values))
     return b"".join(parts)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """One chunk of a PNG file."""
+    checked = kind + content
+    return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+
+def picture(seed: int = 0, *, side: int = 2, beside: bytes = b"") -> bytes:
+    """A grey PNG file; another seed gives other bytes.
+
+    Args:
+        seed: Of its pixels.
+        side: Pixels.
+        beside: Chunks before the pixels.
+    """
+    rows = (bytes([0, *((seed + x + y) % 256 for x in range(side))]) for y in range(side))
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)),
+            beside,
+            chunk(b"IDAT", zlib.compress(b"".join(rows))),
+            chunk(b"IEND", b""),
+        )
+    )
+
+
+def previews(*pictures: bytes, caption: str = "a photo of a <>") -> list[wire.NewPreview]:
+    """These pictures as a version brings them, drawn after 100, 200, ... steps."""
+    return [
+        wire.NewPreview(picture=data, digest=digest(data), step=100 * (index + 1), caption=caption)
+        for index, data in enumerate(pictures)
+    ]
+
+
+def curve(*similarities: float) -> list[wire.CurvePoint]:
+    """Points after 100, 200, ... steps."""
+    return [
+        wire.CurvePoint(step=100 * (index + 1), validation_loss=0.5, similarity=each)
+        for index, each in enumerate(similarities)
+    ]
 
 
 def base_model(fingerprint: str = FINGERPRINT) -> wire.BaseModel:

@@ -17,7 +17,7 @@ import asyncio
 import atexit
 import itertools
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -206,10 +206,18 @@ class Tenant:
             )
         )
 
-    def version(self, seed: int = 0, concept_id: str = "tom", **options: Any) -> wire.Version:
-        """A new version with the bytes of `samples.adapter`."""
-        data = samples.adapter(seed, **options)
-        return self.call.CreateVersion(samples.upload(f"{self.name}/concepts/{concept_id}", data))
+    def version(
+        self,
+        seed: int = 0,
+        concept_id: str = "tom",
+        *,
+        pictures: Sequence[bytes] = (),
+        **options: Any,
+    ) -> wire.Version:
+        """A new version with the bytes of `samples.adapter`, and these previews."""
+        data, previews = samples.adapter(seed, **options), samples.previews(*pictures)
+        concept = f"{self.name}/concepts/{concept_id}"
+        return self.call.CreateVersion(samples.upload(concept, data, previews=previews))
 
     def alias(self, alias_id: str, version: wire.Version) -> wire.Alias:
         """A new alias of the version's concept."""

@@ -13,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from perfuse.adapter import digest
 from perfuse.v1 import consent_pb2
 from perfuse.v1 import registry_pb2 as wire
 from registry import samples
@@ -259,6 +260,8 @@ USES: list[tuple[str, Callable[[str], Message]]] = [
     ("BatchGetVersions", lambda name: wire.BatchGetVersionsRequest(
         parent=name.partition("/concepts")[0], names=[f"{name}/versions/1"])),
     ("DownloadAdapter", lambda name: wire.DownloadAdapterRequest(name=f"{name}/versions/1")),
+    ("DownloadPreview", lambda name: wire.DownloadPreviewRequest(
+        name=f"{name}/versions/1", digest=digest(samples.picture(1)))),
     ("CreateAlias", lambda name: wire.CreateAliasRequest(
         parent=name, alias_id="beta", alias=wire.Alias(version=f"{name}/versions/1"))),
     ("GetAlias", lambda name: wire.GetAliasRequest(name=f"{name}/aliases/prod")),

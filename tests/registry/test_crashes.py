@@ -33,9 +33,11 @@ from perfuse.storage.database import Database
 from perfuse.storage.requests import Mutation
 from perfuse.v1 import erasure_pb2
 from perfuse.v1 import registry_pb2 as wire
+from perfuse_registry.catalog.attachments import NewAttachments, NewPreview
+from perfuse_registry.catalog.resources import Version
 from perfuse_registry.failpoints import NAMES, Reached, arm, reach
 from perfuse_registry.registry import Registry
-from perfuse_registry.tables import BLOBS, LEASES, VERSIONS
+from perfuse_registry.tables import BLOBS, LEASES, PREVIEWS, VERSIONS
 from registry.processes import (
     PAIRS,
     TENANT,
@@ -46,12 +48,15 @@ from registry.processes import (
     migrate,
     start,
 )
-from registry.samples import adapter, upload
+from registry.samples import adapter, curve, picture, previews, upload
 
 LEASE_SECONDS = 0.25
+REFERRING = (VERSIONS, PREVIEWS)
 ME = Mutation(TENANT, "tester")
 TOM, TIM = (ConceptName(TENANT, concept) for concept in ("tom", "tim"))
 NEW = adapter(9)
+# Of tom's second version and of what is made anew; of tom's third; of tom's third alone.
+PICTURES = (picture(1), picture(2), picture(3))
 ABANDONED, FORSAKEN, STRANGE = (adapter(seed) for seed in (20, 21, 22))
 
 Call = Callable[[Any], Any]
@@ -83,7 +88,8 @@ def repeatable(method: str, request: Any) -> Call:
 
 
 def creation(registry: Registry, place: Place) -> Call:
-    return repeatable("CreateVersion", upload(str(TOM), NEW))
+    new = previews(PICTURES[0], PICTURES[1], picture(4), caption="new")
+    return repeatable("CreateVersion", upload(str(TOM), NEW, previews=new, curve=curve(0.5, 0.75)))
 
 
 def alias_creation(registry: Registry, place: Place) -> Call:
@@ -126,7 +132,7 @@ def concept_erasure(registry: Registry, place: Place) -> Call:
 def collection(registry: Registry, place: Place) -> Call:
     """There is something to do for every step of a collection."""
     for data in (ABANDONED, FORSAKEN):
-        made = registry.versions.create(ME, TOM, data, digest(data))
+        made = version(registry, TOM, data, picture(5))
         registry.versions.delete(ME, made.name, "")
         if data is ABANDONED:
             registry.garbage.collect()
@@ -146,7 +152,7 @@ def collection(registry: Registry, place: Place) -> Call:
 
 
 OPERATIONS = {
-    "create": Operation(("version.", "lease.", "blob."), creation),
+    "create": Operation(("version.", "lease.", "blob.", "preview."), creation),
     "alias-create": Operation(("alias_create.",), alias_creation),
     "alias-move": Operation(("alias_move.",), alias_move),
     "alias-delete": Operation(("alias_delete.",), alias_deletion),
@@ -189,6 +195,14 @@ def armed(points: list[str], action: str) -> str:
     )
 
 
+def version(registry: Registry, concept: ConceptName, data: bytes, *pictures: bytes) -> Version:
+    """A new version with these previews."""
+    brought = tuple(NewPreview(each, digest(each), 100, "kept") for each in pictures)
+    return registry.versions.create(
+        ME, concept, data, digest(data), attached=NewAttachments(brought)
+    )
+
+
 def furnish_database(url: str) -> None:
     """tom has versions 1 to 3, of which prod was moved to 1; tim has the bytes of tom's first."""
     migrate(url)
@@ -197,9 +211,10 @@ def furnish_database(url: str) -> None:
         Place(url, {"PERFUSE_REGISTRY_BLOB_DIRECTORY": elsewhere}).registry() as registry,
     ):
         furnish(registry, "tom", "tim")
-        for concept, seed in ((TOM, 1), (TOM, 2), (TOM, 3), (TIM, 1)):
-            data = adapter(seed)
-            registry.versions.create(ME, concept, data, digest(data))
+        version(registry, TOM, adapter(1))
+        version(registry, TOM, adapter(2), PICTURES[0])
+        version(registry, TOM, adapter(3), *PICTURES[1:])
+        version(registry, TIM, adapter(1))
         prod = registry.aliases.create(ME, TOM.alias("prod"), TOM.version(3))
         registry.aliases.move(ME, prod.name, TOM.version(1), prod.etag)
 
@@ -209,7 +224,7 @@ def furnished(pair: str, folder: Path) -> Iterator[tuple[Place, Registry]]:
     """A place with what `furnish_database` says, and its bytes."""
     with fresh_place(pair, folder, furnish_database) as place:
         store = place.store()
-        for data in map(adapter, (1, 2, 3)):
+        for data in (*map(adapter, (1, 2, 3)), *PICTURES):
             store.put(TENANT, digest(data), data)
         with place.registry(store=store, concept_retention=timedelta(days=1)) as registry:
             yield place, registry
@@ -242,7 +257,13 @@ def seen(stub: Any) -> dict[str, Any]:
         assert len(set(names)) == len(names)
         assert concept.latest_version == names[0]
         for version in versions:
-            found[version.name] = version
+            whole = found[version.name] = stub.GetVersion(wire.GetVersionRequest(name=version.name))
+            kept = sum(each.size_bytes for each in whole.previews)
+            assert whole.attachment_bytes >= kept
+            assert (whole.attachment_bytes > kept) == bool(whole.curve)
+            for each in whole.previews:
+                asked = wire.DownloadPreviewRequest(name=version.name, digest=each.digest)
+                assert digest(stub.DownloadPreview(asked).picture) == each.digest
             answer = stub.DownloadAdapter(wire.DownloadAdapterRequest(name=version.name))
             assert digest(answer.adapter) == version.digest
         for alias in stub.ListAliases(wire.ListAliasesRequest(parent=concept.name)).aliases:
@@ -274,9 +295,8 @@ def settle(place: Place, stub: Any, since: float) -> None:
     time.sleep(max(0.0, since + LEASE_SECONDS + 0.05 - time.monotonic()))
     for _ in range(2):
         stub.CollectGarbage(wire.CollectGarbageRequest())
-    kept, known = (
-        {(row.tenant, row.digest) for row in place.rows(table)} for table in (VERSIONS, BLOBS)
-    )
+    kept = {(row.tenant, row.digest) for table in REFERRING for row in place.rows(table)}
+    known = {(row.tenant, row.digest) for row in place.rows(BLOBS)}
     store = place.store()
     assert {(blob.tenant, blob.digest) for blob in store.listing()} == kept
     assert [entry for entry in store.strays() if entry.plain] == []

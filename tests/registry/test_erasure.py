@@ -18,6 +18,7 @@ from perfuse.names import ConceptName
 from perfuse.storage.requests import Mutation
 from perfuse.v1 import erasure_pb2
 from perfuse.v1 import registry_pb2 as wire
+from perfuse_registry.catalog.attachments import NewAttachments, NewPreview
 from perfuse_registry.catalog.leases import Leases
 from perfuse_registry.catalog.receipts import canonical, read_receipts
 from perfuse_registry.schema import receipt_key
@@ -29,6 +30,7 @@ from perfuse_registry.tables import (
     CONSENTS,
     ERASURES,
     GRANTS,
+    PREVIEWS,
     REQUESTS,
     REVOCATIONS,
     VERSIONS,
@@ -40,7 +42,8 @@ from registry.test_concepts import USES
 from registry.test_likeness import consent, revoke
 
 SECRET = "Quince-of-the-test"
-GONE = (ALIASES, ALIAS_MOVES, GRANTS, CONSENTS, VERSIONS)
+GONE = (ALIASES, ALIAS_MOVES, GRANTS, CONSENTS, PREVIEWS, VERSIONS)
+PICTURES = (samples.picture(1), samples.picture(2))
 REMOVED, KEPT, PENDING = (
     getattr(erasure_pb2, f"ERASED_ADAPTER_STATE_{state}")
     for state in ("REMOVED", "KEPT", "PENDING")
@@ -101,7 +104,12 @@ def full(acme: Tenant) -> Tenant:
         consent(acme, concept_id="tom", consent_id=consent_id, request_id=str(uuid4()))
     revoke(acme, f"{name}/consents/second")
     sent = samples.upload(
-        name, samples.adapter(1), version=wire.Version(**texts), request_id=str(uuid4())
+        name,
+        samples.adapter(1),
+        version=wire.Version(**texts),
+        previews=samples.previews(*PICTURES, caption=SECRET),
+        curve=samples.curve(0.25, 0.5),
+        request_id=str(uuid4()),
     )
     acme.call.CreateVersion(sent)
     acme.alias("prod", acme.version(2))
@@ -137,7 +145,8 @@ class TestAfterwards:
     def test_no_row_and_no_byte_is_left_but_the_tombstone(self, full: Tenant) -> None:
         (before,) = full.installation.rows(CONCEPTS, tenant=full.id)
         digests = sorted(full.installation.stored(full))
-        assert len(digests) == 2
+        assert len(digests) == 4
+        assert len(full.installation.rows(PREVIEWS, tenant=full.id)) == 2
         told = erase(full)
         assert full.installation.stored(full) == []
         assert full.installation.rows(BLOBS, tenant=full.id) == []
@@ -161,6 +170,8 @@ class TestAfterwards:
         assert [(each.digest, each.state) for each in told.adapters] == [
             (each, REMOVED) for each in digests
         ]
+        pictures = {digest(each) for each in PICTURES}
+        assert {each.digest for each in told.adapters if each.preview} == pictures
         assert told.concept == f"{full.name}/concepts/tom"
 
     def test_a_deleted_one_can_be_erased_too(self, acme: Tenant) -> None:
@@ -294,16 +305,29 @@ class TestBytes:
 
         def erasing(tenant: str, name: str, data: bytes) -> None:
             put(tenant, name, data)
-            acme.admin.EraseConcept(request(acme))
+            if data == samples.adapter(1):
+                acme.admin.EraseConcept(request(acme))
 
         store.put = erasing  # type: ignore[method-assign]
         try:
             with refused("FAILED_PRECONDITION", "CONCEPT_ERASED"):
-                acme.version(1)
+                acme.version(1, pictures=PICTURES)
         finally:
             store.put = put  # type: ignore[method-assign]
         assert acme.installation.stored(acme) == []
         assert acme.installation.rows(BLOBS, tenant=acme.id) == []
+
+    def test_a_preview_that_another_concepts_version_has_stays(self, acme: Tenant) -> None:
+        for concept_id, pictures in (("tom", PICTURES), ("tim", PICTURES[:1])):
+            acme.concept(concept_id)
+            acme.version(1, concept_id, pictures=pictures)
+        told = {each.digest: each for each in erase(acme).adapters if each.preview}
+        shared, own = (told[digest(each)] for each in PICTURES)
+        assert (shared.state, shared.holder_count) == (KEPT, 1)
+        assert (own.state, own.holder_count) == (REMOVED, 0)
+        name = f"{acme.name}/concepts/tim/versions/1"
+        asked = wire.DownloadPreviewRequest(name=name, digest=shared.digest)
+        assert acme.call.DownloadPreview(asked).picture == PICTURES[0]
 
 
 class TestReceipt:
@@ -331,6 +355,7 @@ class TestReceipt:
         assert told.receipt_mac == mac
         assert said["concept"] == f"{full.name}/concepts/tom"
         assert (said["versions"], said["consents"]) == (2, 2)
+        assert [len(said[kind]) for kind in ("adapters", "previews")] == [2, 2]
         assert SECRET not in told.receipt
 
 
@@ -363,12 +388,21 @@ class TestRestored:
                 me, tom, super_category="cat", display_name=SECRET, description=SECRET * 500
             )
             data = samples.adapter(1)
-            registry.versions.create(me, tom, data, digest(data), description=SECRET)
+            picture = NewPreview(PICTURES[0], digest(PICTURES[0]), 100, SECRET)
+            registry.versions.create(
+                me,
+                tom,
+                data,
+                digest(data),
+                description=SECRET,
+                attached=NewAttachments((picture,)),
+            )
             assert any(SECRET.encode() in each for each in files(place.url, tmp_path))
             registry.erasures.erase(me, tom, registry.concepts.get(TENANT, tom).etag)
             written = list(files(place.url, tmp_path))
         assert not any(SECRET.encode() in each for each in written)
         assert not any(data[-64:] in each for each in written)
+        assert not any(PICTURES[0][-64:] in each for each in written)
 
 
 def files(url: str, folder: Path) -> Iterator[bytes]:

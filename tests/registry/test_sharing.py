@@ -19,7 +19,8 @@ RENDER = {
     *("GetConcept", "GetVersion", "BatchGetVersions", "GetAlias"),
     *("CheckCompatibility", "CheckBlend"),
 }
-READ = {*RENDER, "ListVersions", "ListAliases", "DownloadAdapter"}
+DOWNLOADS = {"DownloadAdapter", "DownloadPreview"}
+READ = {*RENDER, *DOWNLOADS, "ListVersions", "ListAliases"}
 MAY = {"none": set[str](), "RENDER": RENDER, "READ": READ}
 # Those that say whose in their parent alone, which no grant is about; and what of a grant itself.
 OWNERS = {"CreateConcept", "ListConcepts", "ListReceivedGrants", "GetStorageUsage"}
@@ -31,7 +32,7 @@ def shared(installation: Installation, access: str) -> tuple[Tenant, Tenant]:
     owner, grantee = installation.tenant(), installation.tenant()
     owner.concept(description="our cat", labels={"secret": "yes"})
     owner.alias("prod", owner.version(0))
-    owner.version(2)
+    owner.version(2, pictures=[samples.picture(2)])
     owner.grant("friend", "READ")
     if access != "none":
         owner.grant(grantee, access)
@@ -51,7 +52,7 @@ def test_the_matrix(installation: Installation, access: str) -> None:
         refusal = answer(grantee.admin, method, request)
         if method in MAY[access]:
             assert refusal is None, (method, refusal)
-        elif (access, method) == ("RENDER", "DownloadAdapter"):
+        elif access == "RENDER" and method in DOWNLOADS:
             assert refusal is not None
             assert refusal.code == "PERMISSION_DENIED"
             assert "for rendering alone" in refusal.message
@@ -102,9 +103,10 @@ class TestRenderAlone:
         owner, grantee = shared(installation, "RENDER")
         concept = f"{owner.name}/concepts/tom"
         run = f"{owner.name}/trainingRuns/run-1"
-        owner.call.CreateVersion(
-            upload(concept, 3, description="of June", labels={"who": "tom"}, training_run=run)
-        )
+        sent = upload(concept, 3, description="of June", labels={"who": "tom"}, training_run=run)
+        sent.previews.extend(samples.previews(samples.picture(1)))
+        sent.curve.extend(samples.curve(0.5))
+        owner.call.CreateVersion(sent)
         return owner, grantee
 
     def test_nothing_is_told_that_rendering_does_not_need(
@@ -115,9 +117,13 @@ class TestRenderAlone:
         whole, seen = owner.call.GetVersion(asked), grantee.call.GetVersion(asked)
         assert whole.training_run
         assert whole.labels
+        assert whole.attachment_bytes
+        assert whole.previews
+        assert whole.curve
         assert (seen.description, seen.training_run) == ("", "")
         assert not seen.labels
         assert not seen.training
+        assert (seen.attachment_bytes, len(seen.previews), len(seen.curve)) == (0, 0, 0)
         for field in ("name", "digest", "base_model", "bias", "super_category", "etag"):
             assert getattr(seen, field) == getattr(whole, field)
         (batched,) = grantee.call.BatchGetVersions(

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from perfuse.adapter import digest
 from perfuse.serving.guard import unguarded
 from perfuse.serving.roles import GRANTED_BY
 from perfuse.v1 import consent_pb2, erasure_pb2
@@ -69,6 +70,9 @@ NAMING: dict[str, Callable[[str, str], Message]] = {
     "DownloadAdapter": lambda own, theirs: wire.DownloadAdapterRequest(
         name=f"{theirs}/concepts/tom/versions/latest",
         known_digest=samples.upload("", samples.adapter(0)).digest,
+    ),
+    "DownloadPreview": lambda own, theirs: wire.DownloadPreviewRequest(
+        name=f"{theirs}/concepts/tom/versions/latest", digest=digest(samples.picture(2))
     ),
     "CreateAlias": lambda own, theirs: wire.CreateAliasRequest(
         parent=f"{theirs}/concepts/tom",
@@ -144,6 +148,8 @@ CHANGING = {
 ODD: list[tuple[str, Callable[[str, str], Message]]] = [
     ("CreateVersion", lambda own, theirs: samples.upload(f"{theirs}/concepts/tom", b"no adapter")),
     ("CreateVersion", lambda own, theirs: samples.upload(
+        f"{theirs}/concepts/tom", samples.adapter(), previews=samples.previews(b"no picture"))),
+    ("CreateVersion", lambda own, theirs: samples.upload(
         f"{theirs}/concepts/tom", samples.adapter(),
         version=wire.Version(training_run="tenants/elsewhere/trainingRuns/run-1"))),
     ("CreateVersion", lambda own, theirs: samples.upload(
@@ -218,7 +224,7 @@ class TestNames:
         made = installation.tenant()
         made.concept()
         made.alias("prod", made.version(0))
-        made.version(2)
+        made.version(2, pictures=[samples.picture(2)])
         made.grant("friend")
         gone = made.concept("gone")
         made.admin.EraseConcept(erasure_pb2.EraseConceptRequest(name=gone.name, etag=gone.etag))

@@ -48,6 +48,7 @@ def erasure(value: Erasure, receipt: tuple[str, str] | None = None) -> erasure_p
             size_bytes=each.size_bytes,
             state=_FATES[each.state],
             holder_count=each.holder_count,
+            preview=each.preview,
         )
     if receipt is None:
         return told

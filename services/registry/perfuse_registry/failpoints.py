@@ -21,10 +21,13 @@ NAMES = (
     "version.judged",
     "lease.uncommitted",
     "version.leased",
+    "preview.leased",
     "blob.put.written",
     "blob.put.renamed",
+    "preview.stored",
     "version.stored",
     "version.numbered",
+    "preview.inserted",
     "version.uncommitted",
     "version.committed",
     # CreateAlias, UpdateAlias, DeleteAlias.

@@ -45,6 +45,7 @@ from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
 from perfuse_registry.catalog.usage import miscounted, recount
 from perfuse_registry.failpoints import reach
+from perfuse_registry.references import HOLDERS, is_referred_to
 from perfuse_registry.tables import (
     ALIAS_MOVES,
     ALIASES,
@@ -53,6 +54,7 @@ from perfuse_registry.tables import (
     CONSENTS,
     GRANTS,
     LEASES,
+    PREVIEWS,
     REQUESTS,
     REVOCATIONS,
     VERSIONS,
@@ -291,12 +293,8 @@ def _adopt(known: Select[Any], row: dict[str, Any], connection: Connection) -> N
 
 
 def _refers(moment: datetime) -> Any:
-    """Whether a version or a live lease refers to the blob of the outer query."""
-    return (
-        exists()
-        .where(VERSIONS.c.tenant == BLOBS.c.tenant, VERSIONS.c.digest == BLOBS.c.digest)
-        .correlate(BLOBS)
-    ) | (
+    """Whether a version, a preview or a live lease refers to the blob of the outer query."""
+    return is_referred_to(BLOBS) | (
         exists()
         .where(
             LEASES.c.tenant == BLOBS.c.tenant,
@@ -319,7 +317,7 @@ def _purge(connection: Connection, concept: int, moment: datetime) -> bool:
     )
     if connection.execute(still.with_for_update()).first() is None:
         return False  # Undeleted, or another run's.
-    digests = select(VERSIONS.c.digest).where(VERSIONS.c.concept == concept)
+    digests = select(HOLDERS.c.digest).where(HOLDERS.c.concept == concept)
     tenants = select(CONCEPTS.c.tenant).where(CONCEPTS.c.id == concept)
     connection.execute(
         update(BLOBS)
@@ -328,7 +326,7 @@ def _purge(connection: Connection, concept: int, moment: datetime) -> bool:
     )
     consents = select(CONSENTS.c.id).where(CONSENTS.c.concept == concept)
     connection.execute(delete(REVOCATIONS).where(REVOCATIONS.c.consent.in_(consents)))
-    for table in (ALIASES, ALIAS_MOVES, GRANTS, CONSENTS, VERSIONS):
+    for table in (ALIASES, ALIAS_MOVES, GRANTS, CONSENTS, PREVIEWS, VERSIONS):
         connection.execute(delete(table).where(table.c.concept == concept))
     connection.execute(delete(CONCEPTS).where(CONCEPTS.c.id == concept))
     reach("garbage.purge_uncommitted")

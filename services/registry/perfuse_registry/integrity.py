@@ -1,4 +1,4 @@
-"""Integrity: every stored adapter read, and compared with its digest and with the database."""
+"""Integrity: all stored adapters and previews read, and compared with digest and database."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Select, exists, select
+from sqlalchemy import Connection, Select, select
 
 from perfuse.errors import DataLoss
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import AnyRow, Database
-from perfuse_registry.tables import BLOBS, CONCEPTS, VERSIONS
+from perfuse_registry.references import HOLDERS, is_referred_to
+from perfuse_registry.tables import BLOBS, CONCEPTS
 
 _PAGE = 500
 MAX_DAMAGED = 1000
@@ -48,7 +49,7 @@ class Integrity:
         self._blobs = blobs
 
     def verify(self, tenant: str = "") -> Report:
-        """Read every adapter of one tenant, or of all.
+        """Read every adapter and preview of one tenant, or of all.
 
         Versions made or deleted meanwhile may or may not be counted.
 
@@ -74,11 +75,7 @@ class Integrity:
     def _referred_blobs(self, tenant: str) -> Iterator[AnyRow]:
         chosen = (
             select(BLOBS.c.tenant, BLOBS.c.digest)
-            .where(
-                exists().where(
-                    VERSIONS.c.tenant == BLOBS.c.tenant, VERSIONS.c.digest == BLOBS.c.digest
-                )
-            )
+            .where(is_referred_to(BLOBS))
             .order_by(BLOBS.c.tenant, BLOBS.c.digest)
             .limit(_PAGE)
         )
@@ -96,10 +93,11 @@ class Integrity:
 
     def _names(self, blob: AnyRow) -> list[str]:
         chosen = (
-            select(CONCEPTS.c.concept_id, VERSIONS.c.number)
-            .join(CONCEPTS, CONCEPTS.c.id == VERSIONS.c.concept)
-            .where(VERSIONS.c.tenant == blob.tenant, VERSIONS.c.digest == blob.digest)
-            .order_by(CONCEPTS.c.concept_id, VERSIONS.c.number)
+            select(CONCEPTS.c.concept_id, HOLDERS.c.number)
+            .join(HOLDERS, CONCEPTS.c.id == HOLDERS.c.concept)
+            .where(HOLDERS.c.tenant == blob.tenant, HOLDERS.c.digest == blob.digest)
+            .distinct()
+            .order_by(CONCEPTS.c.concept_id, HOLDERS.c.number)
             .limit(_NAMES)
         )
         rows = self._database.read(lambda connection: connection.execute(chosen).all())
@@ -109,8 +107,8 @@ class Integrity:
 
     def _is_referred(self, tenant: str, digest: str) -> bool:
         chosen = (
-            select(VERSIONS.c.id)
-            .where(VERSIONS.c.tenant == tenant, VERSIONS.c.digest == digest)
+            select(HOLDERS.c.number)
+            .where(HOLDERS.c.tenant == tenant, HOLDERS.c.digest == digest)
             .limit(1)
         )
         found = self._database.read(lambda connection: connection.execute(chosen).first())

@@ -16,6 +16,7 @@ from perfuse.storage.moments import now
 from perfuse.v1 import consent_pb2
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.catalog import resources
+from perfuse_registry.catalog.attachments import NewAttachments, NewPreview
 from perfuse_registry.catalog.checks import BlendCheck
 from perfuse_registry.garbage import Collected
 from perfuse_registry.integrity import Report
@@ -90,7 +91,46 @@ def version(value: resources.Version, into: wire.Version | None = None) -> wire.
     for known, fields in ((value.training, told.training), (value.labels, told.labels)):
         for key, text in known.items():
             fields[key] = text
+    if value.attachment_bytes:
+        told.attachment_bytes = value.attachment_bytes
+        told.previews.extend(map(preview, value.attachments.previews))
+        for point in value.attachments.curve:
+            told.curve.add(
+                step=point.step,
+                validation_loss=point.validation_loss,
+                similarity=point.similarity,
+            )
     return told
+
+
+def preview(value: resources.Preview) -> wire.VersionPreview:
+    """A preview for the wire."""
+    return wire.VersionPreview(
+        digest=value.digest,
+        size_bytes=value.size_bytes,
+        media_type=value.media_type,
+        width=value.width,
+        height=value.height,
+        step=value.step,
+        caption=value.caption,
+    )
+
+
+def attached(sent: wire.CreateVersionRequest) -> NewAttachments:
+    """What is to come with an adapter."""
+    return NewAttachments(
+        tuple(
+            NewPreview(each.picture, each.digest, each.step, each.caption) for each in sent.previews
+        ),
+        tuple(
+            resources.CurvePoint(
+                point.step,
+                point.validation_loss if point.HasField("validation_loss") else None,
+                point.similarity if point.HasField("similarity") else None,
+            )
+            for point in sent.curve
+        ),
+    )
 
 
 def consent(value: resources.Consent) -> consent_pb2.Consent:

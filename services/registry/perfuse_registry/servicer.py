@@ -113,6 +113,7 @@ class RegistryServicer(SharingCalls, ConsentCalls, ErasureCalls):
             training_run=request.version.training_run,
             description=request.version.description,
             labels=dict(request.version.labels),
+            attached=messages.attached(request),
             validate_only=request.validate_only,
         )
         return messages.version(made)
@@ -185,6 +186,18 @@ class RegistryServicer(SharingCalls, ConsentCalls, ErasureCalls):
         response = wire.DownloadAdapterResponse(adapter=data or b"", not_modified=data is None)
         messages.version(version, response.version)
         return response
+
+    @rpc
+    async def DownloadPreview(
+        self, request: wire.DownloadPreviewRequest, call: Call
+    ) -> wire.DownloadPreviewResponse:
+        preview, data = await call.in_thread(
+            self._registry.versions.preview,
+            call.caller.tenant,
+            VersionName.parse(request.name),
+            request.digest,
+        )
+        return wire.DownloadPreviewResponse(preview=messages.preview(preview), picture=data)
 
     # Aliases.
 

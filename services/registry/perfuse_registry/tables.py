@@ -1,9 +1,9 @@
 """The Registry's tables, alike on SQLite and PostgreSQL.
 
 Numbers of versions come from `concepts.next_number`, changed in the transaction that inserts the
-version. Adapters lie in the blob store; a row in `blobs` stands before the bytes are put there and
-goes only after they are removed. Only a loss of power just after an upload began, or a restored
-backup, can leave bytes without a row; a collection finds them in the store.
+version. Adapters and previews lie in the blob store; a row in `blobs` stands before the bytes are
+put there and goes only after they are removed. Only a loss of power just after an upload began, or
+a restored backup, can leave bytes without a row; a collection finds them in the store.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ForeignKeyConstraint,
     Index,
     MetaData,
     UniqueConstraint,
+    false,
 )
 from sqlmodel import Field, SQLModel
 
@@ -95,9 +97,37 @@ class VersionRow(Base, table=True):
     training_run: str
     description: str
     labels: dict[str, str] = Field(sa_column=Column(JSON, nullable=False))
+    # Points `[step, validation loss, similarity]`.
+    curve: list[Any] | None = Field(sa_column=Column(JSON(none_as_null=True), nullable=True))
+    # Of its previews and its curve.
+    attachment_bytes: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
     revision: int
     create_time: datetime = moment()
     update_time: datetime = moment()
+
+
+class PreviewRow(Base, table=True):
+    """A picture that a version brought with it; never changed."""
+
+    __tablename__ = "previews"
+    __table_args__ = (
+        ForeignKeyConstraint(["concept", "number"], ["versions.concept", "versions.number"]),
+        ForeignKeyConstraint(["tenant", "digest"], ["blobs.tenant", "blobs.digest"]),
+        # Is this blob still referred to?
+        Index(None, "tenant", "digest"),
+    )
+
+    concept: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    number: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    position: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    tenant: str = identifier()
+    digest: str = identifier()
+    size_bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
+    media_type: str = Field(max_length=16)
+    width: int
+    height: int
+    step: int
+    caption: str
 
 
 class AliasRow(Base, table=True):
@@ -274,7 +304,7 @@ class ErasureRow(Base, table=True):
 
 
 class ErasedAdapterRow(Base, table=True):
-    """An adapter of an erased concept: yet to be removed, removed, or kept for others."""
+    """A file of an erased concept: yet to be removed, removed, or kept for others."""
 
     __tablename__ = "erased_adapters"
     __table_args__ = (ForeignKeyConstraint(["erasure"], ["erasures.id"]),)
@@ -284,6 +314,7 @@ class ErasedAdapterRow(Base, table=True):
     size_bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
     state: str = Field(max_length=16)
     holder_count: int
+    preview: bool = Field(sa_column=Column(Boolean, nullable=False, server_default=false()))
 
 
 class AuditEventRow(Base, table=True):
@@ -315,6 +346,7 @@ class SecretRow(Base, table=True):
 
 CONCEPTS = table_of(ConceptRow)
 VERSIONS = table_of(VersionRow)
+PREVIEWS = table_of(PreviewRow)
 ALIASES = table_of(AliasRow)
 ALIAS_MOVES = table_of(AliasMoveRow)
 GRANTS = table_of(GrantRow)

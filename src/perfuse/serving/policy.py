@@ -199,6 +199,7 @@ POLICY = Policy(
             Row("DeleteVersion", PUBLISHER, within=("name",)),
             Row("BatchGetVersions", READER, own=("parent",), shared=("names",)),
             Row("DownloadAdapter", READER, shared=("name",)),
+            Row("DownloadPreview", READER, shared=("name",)),
             Row("CreateAlias", PUBLISHER, own=("parent",)),
             Row("GetAlias", READER, shared=("name",)),
             Row("ListAliases", READER, shared=("parent",)),

@@ -32,16 +32,18 @@ ERASED_ADAPTER_STATE_REMOVED: ErasedAdapterState
 ERASED_ADAPTER_STATE_KEPT: ErasedAdapterState
 
 class ErasedAdapter(_message.Message):
-    __slots__ = ("digest", "size_bytes", "state", "holder_count")
+    __slots__ = ("digest", "size_bytes", "state", "holder_count", "preview")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     HOLDER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
     digest: str
     size_bytes: int
     state: ErasedAdapterState
     holder_count: int
-    def __init__(self, digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., state: _Optional[_Union[ErasedAdapterState, str]] = ..., holder_count: _Optional[int] = ...) -> None: ...
+    preview: bool
+    def __init__(self, digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., state: _Optional[_Union[ErasedAdapterState, str]] = ..., holder_count: _Optional[int] = ..., preview: _Optional[bool] = ...) -> None: ...
 
 class TrainerErasure(_message.Message):
     __slots__ = ("run_count", "ended_run_count", "image_set_count", "kept_image_set_count", "file_count", "confirm_time")

@@ -77,7 +77,7 @@ class Concept(_message.Message):
     def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., display_name: _Optional[str] = ..., super_category: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., latest_version: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delete_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purge_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., likeness: _Optional[bool] = ..., train_consent_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., render_consent_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Version(_message.Message):
-    __slots__ = ("name", "uid", "digest", "size_bytes", "base_model", "base_model_fingerprint", "key_lock", "placeholder", "super_category", "bias", "temperature", "training", "training_run", "description", "labels", "create_time", "update_time", "etag", "likeness", "render_consent_expire_time")
+    __slots__ = ("name", "uid", "digest", "size_bytes", "base_model", "base_model_fingerprint", "key_lock", "placeholder", "super_category", "bias", "temperature", "training", "training_run", "description", "labels", "create_time", "update_time", "etag", "likeness", "render_consent_expire_time", "attachment_bytes", "previews", "curve")
     class TrainingEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +112,9 @@ class Version(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     LIKENESS_FIELD_NUMBER: _ClassVar[int]
     RENDER_CONSENT_EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PREVIEWS_FIELD_NUMBER: _ClassVar[int]
+    CURVE_FIELD_NUMBER: _ClassVar[int]
     name: str
     uid: str
     digest: str
@@ -132,7 +135,38 @@ class Version(_message.Message):
     etag: str
     likeness: bool
     render_consent_expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., base_model: _Optional[str] = ..., base_model_fingerprint: _Optional[str] = ..., key_lock: _Optional[_Union[KeyLock, str]] = ..., placeholder: _Optional[str] = ..., super_category: _Optional[str] = ..., bias: _Optional[float] = ..., temperature: _Optional[float] = ..., training: _Optional[_Mapping[str, str]] = ..., training_run: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., likeness: _Optional[bool] = ..., render_consent_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    attachment_bytes: int
+    previews: _containers.RepeatedCompositeFieldContainer[VersionPreview]
+    curve: _containers.RepeatedCompositeFieldContainer[CurvePoint]
+    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., base_model: _Optional[str] = ..., base_model_fingerprint: _Optional[str] = ..., key_lock: _Optional[_Union[KeyLock, str]] = ..., placeholder: _Optional[str] = ..., super_category: _Optional[str] = ..., bias: _Optional[float] = ..., temperature: _Optional[float] = ..., training: _Optional[_Mapping[str, str]] = ..., training_run: _Optional[str] = ..., description: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., etag: _Optional[str] = ..., likeness: _Optional[bool] = ..., render_consent_expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., attachment_bytes: _Optional[int] = ..., previews: _Optional[_Iterable[_Union[VersionPreview, _Mapping]]] = ..., curve: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ...) -> None: ...
+
+class VersionPreview(_message.Message):
+    __slots__ = ("digest", "size_bytes", "media_type", "width", "height", "step", "caption")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    CAPTION_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    size_bytes: int
+    media_type: str
+    width: int
+    height: int
+    step: int
+    caption: str
+    def __init__(self, digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., media_type: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., step: _Optional[int] = ..., caption: _Optional[str] = ...) -> None: ...
+
+class CurvePoint(_message.Message):
+    __slots__ = ("step", "validation_loss", "similarity")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    validation_loss: float
+    similarity: float
+    def __init__(self, step: _Optional[int] = ..., validation_loss: _Optional[float] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class Alias(_message.Message):
     __slots__ = ("name", "uid", "version", "create_time", "update_time", "etag")
@@ -308,20 +342,36 @@ class UndeleteConceptRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., etag: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class CreateVersionRequest(_message.Message):
-    __slots__ = ("parent", "version", "adapter", "digest", "validate_only", "request_id")
+    __slots__ = ("parent", "version", "adapter", "digest", "validate_only", "request_id", "previews", "curve")
     PARENT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PREVIEWS_FIELD_NUMBER: _ClassVar[int]
+    CURVE_FIELD_NUMBER: _ClassVar[int]
     parent: str
     version: Version
     adapter: bytes
     digest: str
     validate_only: bool
     request_id: str
-    def __init__(self, parent: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., adapter: _Optional[bytes] = ..., digest: _Optional[str] = ..., validate_only: _Optional[bool] = ..., request_id: _Optional[str] = ...) -> None: ...
+    previews: _containers.RepeatedCompositeFieldContainer[NewPreview]
+    curve: _containers.RepeatedCompositeFieldContainer[CurvePoint]
+    def __init__(self, parent: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., adapter: _Optional[bytes] = ..., digest: _Optional[str] = ..., validate_only: _Optional[bool] = ..., request_id: _Optional[str] = ..., previews: _Optional[_Iterable[_Union[NewPreview, _Mapping]]] = ..., curve: _Optional[_Iterable[_Union[CurvePoint, _Mapping]]] = ...) -> None: ...
+
+class NewPreview(_message.Message):
+    __slots__ = ("picture", "digest", "step", "caption")
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    CAPTION_FIELD_NUMBER: _ClassVar[int]
+    picture: bytes
+    digest: str
+    step: int
+    caption: str
+    def __init__(self, picture: _Optional[bytes] = ..., digest: _Optional[str] = ..., step: _Optional[int] = ..., caption: _Optional[str] = ...) -> None: ...
 
 class GetVersionRequest(_message.Message):
     __slots__ = ("name",)
@@ -402,6 +452,22 @@ class DownloadAdapterResponse(_message.Message):
     adapter: bytes
     not_modified: bool
     def __init__(self, version: _Optional[_Union[Version, _Mapping]] = ..., adapter: _Optional[bytes] = ..., not_modified: _Optional[bool] = ...) -> None: ...
+
+class DownloadPreviewRequest(_message.Message):
+    __slots__ = ("name", "digest")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    digest: str
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class DownloadPreviewResponse(_message.Message):
+    __slots__ = ("preview", "picture")
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
+    preview: VersionPreview
+    picture: bytes
+    def __init__(self, preview: _Optional[_Union[VersionPreview, _Mapping]] = ..., picture: _Optional[bytes] = ...) -> None: ...
 
 class CreateAliasRequest(_message.Message):
     __slots__ = ("parent", "alias_id", "alias", "request_id")

@@ -132,6 +132,11 @@ class RegistryServiceStub:
                 request_serializer=perfuse_dot_v1_dot_registry__pb2.DownloadAdapterRequest.SerializeToString,
                 response_deserializer=perfuse_dot_v1_dot_registry__pb2.DownloadAdapterResponse.FromString,
                 _registered_method=True)
+        self.DownloadPreview = channel.unary_unary(
+                '/perfuse.v1.RegistryService/DownloadPreview',
+                request_serializer=perfuse_dot_v1_dot_registry__pb2.DownloadPreviewRequest.SerializeToString,
+                response_deserializer=perfuse_dot_v1_dot_registry__pb2.DownloadPreviewResponse.FromString,
+                _registered_method=True)
         self.CreateAlias = channel.unary_unary(
                 '/perfuse.v1.RegistryService/CreateAlias',
                 request_serializer=perfuse_dot_v1_dot_registry__pb2.CreateAliasRequest.SerializeToString,
@@ -349,9 +354,10 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateVersion(self, request, context):
-        """Stores an adapter as the concept's next version. The number is one more than the last ever
-        given, deleted versions included; bytes, digest and all that the adapter says of itself never
-        change afterwards. Either the whole version exists afterwards or nothing of it.
+        """Stores an adapter as the concept's next version, with the previews and the curve of its
+        training where they are given. The number is one more than the last ever given, deleted
+        versions included; bytes, digest and all that the adapter says of itself never change
+        afterwards. Either the whole version exists afterwards or nothing of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -380,7 +386,7 @@ class RegistryServiceServicer:
 
     def DeleteVersion(self, request, context):
         """Removes a version for good; its number is never given again. FAILED_PRECONDITION while an
-        alias points at it. The bytes go with a later garbage collection.
+        alias points at it. The bytes, its previews' too, go with a later garbage collection.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -396,6 +402,14 @@ class RegistryServiceServicer:
     def DownloadAdapter(self, request, context):
         """Gives a version's bytes, verified against their digest; DATA_LOSS if they are not the same.
         A caller that names the digest it already has gets no bytes and `not_modified`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadPreview(self, request, context):
+        """Gives a preview that a version brought with it, verified against its digest; DATA_LOSS if it is
+        not the same.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -567,8 +581,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyIntegrity(self, request, context):
-        """Reads every stored adapter of the installation and compares it with its digest. Repairs
-        nothing, changes nothing. Only operators may.
+        """Reads every stored adapter and preview of the installation and compares it with its digest.
+        Repairs nothing, changes nothing. Only operators may.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -679,6 +693,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DownloadAdapter,
                     request_deserializer=perfuse_dot_v1_dot_registry__pb2.DownloadAdapterRequest.FromString,
                     response_serializer=perfuse_dot_v1_dot_registry__pb2.DownloadAdapterResponse.SerializeToString,
+            ),
+            'DownloadPreview': grpc.unary_unary_rpc_method_handler(
+                    servicer.DownloadPreview,
+                    request_deserializer=perfuse_dot_v1_dot_registry__pb2.DownloadPreviewRequest.FromString,
+                    response_serializer=perfuse_dot_v1_dot_registry__pb2.DownloadPreviewResponse.SerializeToString,
             ),
             'CreateAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateAlias,
@@ -1274,6 +1293,33 @@ class RegistryService:
             '/perfuse.v1.RegistryService/DownloadAdapter',
             perfuse_dot_v1_dot_registry__pb2.DownloadAdapterRequest.SerializeToString,
             perfuse_dot_v1_dot_registry__pb2.DownloadAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadPreview(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perfuse.v1.RegistryService/DownloadPreview',
+            perfuse_dot_v1_dot_registry__pb2.DownloadPreviewRequest.SerializeToString,
+            perfuse_dot_v1_dot_registry__pb2.DownloadPreviewResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,4 +58,6 @@ def shown(version: Version, access: Access) -> Version:
     """The version as far as it is shown: for rendering nobody needs to know how it was trained."""
     if access is not Access.RENDER:
         return version
-    return replace(version, training={}, training_run="", description="", labels={})
+    return replace(
+        version, training={}, training_run="", description="", labels={}, attachment_bytes=0
+    )

@@ -19,12 +19,16 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ErasedAdapter:
-    """An adapter that the concept had; `holder_count` other concepts of the tenant have it too."""
+    """A file that the concept had; `holder_count` other concepts of the tenant have it too.
+
+    `preview` says that it is a preview's and no adapter.
+    """
 
     digest: str
     size_bytes: int
     state: Fate
     holder_count: int
+    preview: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,7 +231,9 @@ def _erasure_of(row: AnyRow, adapters: Sequence[AnyRow] = ()) -> Erasure:
         trainer=None if row.trainer is None else TrainerCounts(**row.trainer),
         trainer_time=row.trainer_time,
         adapters=tuple(
-            ErasedAdapter(each.digest, each.size_bytes, Fate(each.state), each.holder_count)
+            ErasedAdapter(
+                each.digest, each.size_bytes, Fate(each.state), each.holder_count, each.preview
+            )
             for each in adapters
         ),
     )

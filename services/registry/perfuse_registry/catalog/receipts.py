@@ -8,7 +8,7 @@ from typing import Any
 
 from perfuse.errors import InvalidArgument
 from perfuse.names import ConceptName
-from perfuse_registry.catalog.erased import Erasure
+from perfuse_registry.catalog.erased import ErasedAdapter, Erasure
 
 
 def read_receipts(text: str) -> list[dict[str, Any]]:
@@ -28,15 +28,7 @@ def read_receipts(text: str) -> list[dict[str, Any]]:
 def canonical(erasure: Erasure) -> str:
     """What is signed: keys sorted, no spaces, moments in ISO 8601 and UTC."""
     told = {
-        "adapters": [
-            {
-                "digest": each.digest,
-                "holders": each.holder_count,
-                "size_bytes": each.size_bytes,
-                "state": each.state.value,
-            }
-            for each in erasure.adapters
-        ],
+        "adapters": [_file(each) for each in erasure.adapters if not each.preview],
         "aliases": erasure.alias_count,
         "complete_time": _told(erasure.complete_time),
         "concept": str(ConceptName(erasure.tenant, erasure.concept_id)),
@@ -45,6 +37,7 @@ def canonical(erasure: Erasure) -> str:
         "eraser": erasure.eraser,
         "grants": erasure.grant_count,
         "name": str(erasure.name),
+        "previews": [_file(each) for each in erasure.adapters if each.preview],
         "state": "COMPLETE" if erasure.complete_time else "ERASING",
         "trainer": None
         if erasure.trainer is None
@@ -53,6 +46,15 @@ def canonical(erasure: Erasure) -> str:
         "versions": erasure.version_count,
     }
     return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _file(erased: ErasedAdapter) -> dict[str, str | int]:
+    return {
+        "digest": erased.digest,
+        "holders": erased.holder_count,
+        "size_bytes": erased.size_bytes,
+        "state": erased.state.value,
+    }
 
 
 def _told(moment: datetime | None) -> str | None:

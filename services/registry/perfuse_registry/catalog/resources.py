@@ -48,13 +48,54 @@ class Concept:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """A picture that a version brought with it.
+
+    Attributes:
+        digest: Of its file.
+        size_bytes: Length of its file.
+        media_type: `image/png`, `image/jpeg` or `image/webp`.
+        width, height: In pixels.
+        step: Training steps after which it was drawn.
+        caption: What was asked for.
+    """
+
+    digest: str
+    size_bytes: int
+    media_type: str
+    width: int
+    height: int
+    step: int
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """How far a training was after `step` steps; None for what was not looked at then."""
+
+    step: int
+    validation_loss: float | None = None
+    similarity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attachments:
+    """What a version brought with its adapter: previews in their order, and the curve by step."""
+
+    previews: tuple[Preview, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """A version; `number` is 0 where an upload was only judged.
 
-    Rows give their values in the order of these fields, but for the last one.
+    Rows give their values in the order of these fields, but for the last two.
 
     Attributes:
         likeness: Whether its concept is of a living person.
+        attachment_bytes: Of what it brought with its adapter; 0 where that is nothing.
+        attachments: That; empty where nobody looked.
         render_until: Until when rendering a likeness is consented to; None where it is not, and
             where nobody looked.
     """
@@ -80,6 +121,8 @@ class Version:
     create_time: datetime
     update_time: datetime
     likeness: bool = False
+    attachment_bytes: int = 0
+    attachments: Attachments = Attachments()
     render_until: datetime | None = None
 
     @property

@@ -1,11 +1,11 @@
-"""Tombstones: a concept's row emptied, all that hung on it removed, its adapters noted."""
+"""Tombstones: a concept's row emptied, all that hung on it removed, its files noted."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, literal, select, update
 
 from perfuse.errors import InvalidArgument
 from perfuse.names import ConceptName
@@ -20,6 +20,7 @@ from perfuse_registry.tables import (
     ERASED_ADAPTERS,
     ERASURES,
     GRANTS,
+    PREVIEWS,
     REQUESTS,
     REVOCATIONS,
     VERSIONS,
@@ -28,17 +29,25 @@ from perfuse_registry.tables import (
 
 def erase_row(connection: Connection, row: AnyRow, eraser: str, moment: datetime) -> None:
     """Erase the concept of a row that the transaction holds, and note what is to go with it."""
-    digests = connection.execute(
-        select(VERSIONS.c.digest, func.max(VERSIONS.c.size_bytes).label("size_bytes"))
-        .where(VERSIONS.c.concept == row.id)
-        .group_by(VERSIONS.c.digest)
-        .order_by(VERSIONS.c.digest)
-    ).all()
+    digests = [
+        each
+        for table, is_preview in ((VERSIONS, False), (PREVIEWS, True))
+        for each in connection.execute(
+            select(
+                table.c.digest,
+                func.max(table.c.size_bytes).label("size_bytes"),
+                literal(is_preview).label("preview"),
+            )
+            .where(table.c.concept == row.id)
+            .group_by(table.c.digest)
+            .order_by(table.c.digest)
+        ).all()
+    ]
     consents = select(CONSENTS.c.id).where(CONSENTS.c.concept == row.id)
     connection.execute(delete(REVOCATIONS).where(REVOCATIONS.c.consent.in_(consents)))
     removed = {
         table.name: connection.execute(delete(table).where(table.c.concept == row.id)).rowcount
-        for table in (ALIASES, ALIAS_MOVES, GRANTS, CONSENTS, VERSIONS)
+        for table in (ALIASES, ALIAS_MOVES, GRANTS, CONSENTS, PREVIEWS, VERSIONS)
     }
     # Answers that are remembered for repetitions tell what the concept was.
     told = REQUESTS.c.answer.contains(f'"concept_id":"{row.concept_id}"', autoescape=True)
@@ -87,6 +96,7 @@ def erase_row(connection: Connection, row: AnyRow, eraser: str, moment: datetime
                     "size_bytes": each.size_bytes,
                     "state": Fate.PENDING.value,
                     "holder_count": 0,
+                    "preview": each.preview,
                 }
                 for each in digests
             ],

@@ -128,9 +128,7 @@ def recount(connection: Connection, concept: int) -> bool:
     before = connection.execute(counted).scalar_one_or_none()
     # A statement of its own: one that waited for a lock answers from before its wait.
     size = connection.execute(
-        select(func.coalesce(func.sum(VERSIONS.c.size_bytes), 0)).where(
-            VERSIONS.c.concept == concept
-        )
+        select(func.coalesce(func.sum(_KEPT), 0)).where(VERSIONS.c.concept == concept)
     ).scalar_one()
     if before is None or before == size:
         return False
@@ -142,7 +140,7 @@ def recount(connection: Connection, concept: int) -> bool:
 def miscounted(connection: Connection) -> list[int]:
     """Keys of concepts whose bytes seem to be counted wrong."""
     size = (
-        select(func.coalesce(func.sum(VERSIONS.c.size_bytes), 0))
+        select(func.coalesce(func.sum(_KEPT), 0))
         .where(VERSIONS.c.concept == CONCEPTS.c.id)
         .scalar_subquery()
     )
@@ -154,11 +152,12 @@ def _too_many_bytes(tenant: str, used: int, size: int, most: int) -> QuotaExceed
         tenant,
         "bytes",
         most,
-        f"{used} are kept, and the adapter has {size}. Delete versions that are not needed, or ask "
+        f"{used} are kept, and the version has {size}. Delete versions that are not needed, or ask "
         "the operator for more",
     )
 
 
+_KEPT = VERSIONS.c.size_bytes + VERSIONS.c.attachment_bytes
 _SUMS = Prepared(
     select(
         (func.count() - func.count(CONCEPTS.c.delete_time)).label("concepts"),

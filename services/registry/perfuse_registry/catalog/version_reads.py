@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, bindparam
 
-from perfuse.errors import DataLoss, PermissionDenied
+from perfuse.errors import DataLoss, NotFound, PermissionDenied
 from perfuse.names import ConceptName, VersionName
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import AnyRow, Database
@@ -15,9 +15,10 @@ from perfuse.storage.filters import Field, Kind
 from perfuse.storage.listing import Lists, Page, Query
 from perfuse.storage.paging import Listing
 from perfuse_registry.catalog.access import access_to, shown
+from perfuse_registry.catalog.attachments import attachments_of
 from perfuse_registry.catalog.likeness import consented_until, require_consent
 from perfuse_registry.catalog.ownership import concept_row, require_live, require_unerased
-from perfuse_registry.catalog.resources import Access, Scope, Version
+from perfuse_registry.catalog.resources import Access, Preview, Scope, Version
 from perfuse_registry.catalog.version_rows import WITH_PARENTS, found, version_of, version_row
 from perfuse_registry.tables import BASE_MODELS, VERSIONS
 
@@ -56,10 +57,14 @@ class VersionReads:
     def get(self, tenant: str, name: VersionName) -> Version:
         """One version, by number, alias or `latest`; the tenant's own, or granted to it.
 
+        With its previews and its curve, unless it is shared for rendering alone.
+
         Raises:
             NotFound, ConceptDeleted: as their names say.
         """
-        return self._database.read(lambda connection: _readable(connection, tenant, name)[0])
+        return self._database.read(
+            lambda connection: _readable(connection, tenant, name, attached=True)[0]
+        )
 
     def batch_get(self, tenant: str, names: Sequence[VersionName]) -> list[Version]:
         """Several, in the order asked for; one that is missing fails all.
@@ -120,7 +125,39 @@ class VersionReads:
                 "Renderer only. Render with it, or ask its owner for a grant to read it"
             )
         self._require_render(version)
-        return version, None if version.digest == known else self._bytes(tenant, version)
+        if version.digest == known:
+            return version, None
+        return version, self._bytes(tenant, version, version.digest)
+
+    def preview(self, tenant: str, name: VersionName, digest: str) -> tuple[Preview, bytes]:
+        """A preview of a version and its picture.
+
+        Args:
+            tenant: The caller's.
+            name: Of the version.
+            digest: Of the preview.
+
+        Raises:
+            NotFound, ConceptDeleted: as their names say.
+            PermissionDenied: the version is shared with the tenant for rendering alone.
+            ConsentMissing, ConsentExpired, ConsentRevoked: a likeness that nobody may render.
+            DataLoss: the bytes are gone or altered.
+        """
+        version, access = self._database.read(
+            lambda connection: _readable(connection, tenant, name, attached=True)
+        )
+        if access is Access.RENDER:
+            raise PermissionDenied(
+                f"{name} is shared with {tenant} for rendering alone, without its previews. Render "
+                "with it, or ask its owner for a grant to read it"
+            )
+        self._require_render(version)
+        for each in version.attachments.previews:
+            if each.digest == digest:
+                return each, self._bytes(tenant, version, digest)
+        raise NotFound(
+            f"{name} has no preview with the digest {digest}. Read the version to see which it has"
+        )
 
     def load(self, tenant: str, name: VersionName) -> tuple[Version, bytes, Access]:
         """A version with its bytes for the Registry's own use, and what the tenant may do with it.
@@ -134,7 +171,7 @@ class VersionReads:
             lambda connection: _readable(connection, tenant, name)
         )
         self._require_render(version)
-        return version, self._bytes(tenant, version), access
+        return version, self._bytes(tenant, version, version.digest), access
 
     def _require_render(self, version: Version) -> None:
         if not version.likeness or version.render_until is not None:
@@ -147,9 +184,9 @@ class VersionReads:
 
         self._database.read(work)
 
-    def _bytes(self, tenant: str, version: Version) -> bytes:
+    def _bytes(self, tenant: str, version: Version, digest: str) -> bytes:
         try:
-            return self._blobs.get(version.tenant, version.digest)
+            return self._blobs.get(version.tenant, digest)
         except DataLoss:
             # No loss if it was deleted since it was looked up, and its bytes collected.
             self.get(tenant, version.name)
@@ -163,8 +200,11 @@ class VersionReads:
         return require_live(self._database.read(work), name)
 
 
-def _readable(connection: Connection, tenant: str, name: VersionName) -> tuple[Version, Access]:
-    """A version as far as a tenant may see it, and what it may do with it."""
+def _readable(
+    connection: Connection, tenant: str, name: VersionName, *, attached: bool = False
+) -> tuple[Version, Access]:
+    """A version as far as a tenant may see it, `attached` with what came with its adapter, and
+    what it may do with it."""
     access = access_to(connection, tenant, name)
     row = version_row(connection, name)
     if row is None:
@@ -173,4 +213,6 @@ def _readable(connection: Connection, tenant: str, name: VersionName) -> tuple[V
     if row is not None and version.likeness:
         until = consented_until(connection, row.concept, Scope.RENDER)
         version = replace(version, render_until=until)
+    if attached and version.attachment_bytes and access is not Access.RENDER and row is not None:
+        version = replace(version, attachments=attachments_of(connection, row.id, version.name))
     return shown(version, access), access

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from sqlalchemy import (
 from perfuse.names import LATEST, ConceptName, VersionName
 from perfuse.storage.database import AnyRow
 from perfuse.storage.prepared import Prepared
+from perfuse_registry.catalog.attachments import insert_previews, points_json
 from perfuse_registry.catalog.leases import Lease, outlasted
 from perfuse_registry.catalog.ownership import concept_row, missing, require_live
 from perfuse_registry.catalog.resources import Version
@@ -34,7 +36,9 @@ from perfuse_registry.tables import (
     VERSIONS,
 )
 
-_COLUMNS = tuple(key for key in Version.__dataclass_fields__ if key != "render_until")
+_COLUMNS = tuple(
+    key for key in Version.__dataclass_fields__ if key not in ("attachments", "render_until")
+)
 _STORED = tuple(key for key in _COLUMNS if key in VERSIONS.c)
 _ELSEWHERE = {
     "concept_id": CONCEPTS.c.concept_id,
@@ -74,12 +78,22 @@ _count_up = (
     .values(
         next_number=CONCEPTS.c.next_number + 1,
         latest_number=CONCEPTS.c.next_number,
-        size_bytes=CONCEPTS.c.size_bytes + bindparam("size_bytes", type_=BigInteger),
+        size_bytes=CONCEPTS.c.size_bytes + bindparam("counted_bytes", type_=BigInteger),
     )
     .returning(CONCEPTS.c.latest_number)
 )
 _COUNT_UP = Prepared(_count_up)
-_INSERT = Prepared(insert(VERSIONS).inline(), ("concept", "base_model", *_STORED))
+_INSERT = Prepared(insert(VERSIONS).inline(), ("concept", "base_model", "curve", *_STORED))
+# In the order in which a collection locks them.
+_HOLD_BLOBS = (
+    select(BLOBS.c.digest)
+    .where(
+        BLOBS.c.tenant == bindparam("tenant"),
+        BLOBS.c.digest.in_(bindparam("digests", expanding=True)),
+    )
+    .order_by(BLOBS.c.digest)
+    .with_for_update(read=True, key_share=True)
+)
 
 
 def _at_once() -> Prepared:
@@ -102,7 +116,7 @@ def _at_once() -> Prepared:
         .cte("dropped")
     )
     counted = _count_up.where(exists(select(dropped.c.id))).cte("counted")
-    given = ("concept", "base_model", *(key for key in _STORED if key != "number"))
+    given = ("concept", "base_model", "curve", *(key for key in _STORED if key != "number"))
     values = [bindparam(key, type_=VERSIONS.c[key].type) for key in given]
     return Prepared(
         insert(VERSIONS)
@@ -149,35 +163,44 @@ def insert_numbered(
     concept: int,
     base: int,
     lease: Lease,
+    further: Sequence[Lease],
     most_bytes: int | None,
 ) -> Version:
-    """Insert the version under the concept's next number, in a transaction, and drop the lease.
+    """Insert the version under the concept's next number, in a transaction, and drop the leases.
 
     Args:
         connection: In the transaction.
         parent: Name of the concept.
-        version: Everything but its number.
+        version: Everything but its number; previews and curve come with it.
         concept: Key of the concept's row when the adapter was judged.
         base: Key of the base model's row.
-        lease: On the version's bytes, under which they were put.
+        lease: On the adapter's bytes, under which they were put.
+        further: On the previews' bytes.
         most_bytes: That its tenant may keep; None for any.
 
     Raises:
         QuotaExceeded: with it the tenant would keep more.
         NotFound, ConceptDeleted: the concept went meanwhile.
-        Unavailable: the lease expired and a collection has condemned the bytes.
+        Unavailable: a lease expired and a collection has condemned the bytes.
     """
+    previews, curve = version.attachments.previews, version.attachments.curve
+    counted = version.size_bytes + version.attachment_bytes
     values = {key: getattr(version, key) for key in _STORED if key != "number"}
-    values |= {"concept": concept, "base_model": base}
+    values |= {"concept": concept, "base_model": base, "curve": points_json(curve) or None}
     if most_bytes is not None:
         hold(connection, version.tenant)
-        require_bytes(connection, version.tenant, version.size_bytes, most_bytes)
-    if connection.dialect.name == "postgresql":
-        row = _AT_ONCE.first(connection, lease=lease.id, **values)
+        require_bytes(connection, version.tenant, counted, most_bytes)
+    if further:
+        digests = {version.digest, *(each.digest for each in previews)}
+        connection.execute(_HOLD_BLOBS, {"tenant": version.tenant, "digests": sorted(digests)})
+    if not all(each.drop(connection) for each in further):
+        number = None
+    elif connection.dialect.name == "postgresql":
+        row = _AT_ONCE.first(connection, lease=lease.id, counted_bytes=counted, **values)
         number = None if row is None else row.number
     else:
         row = (
-            _COUNT_UP.first(connection, concept=concept, size_bytes=version.size_bytes)
+            _COUNT_UP.first(connection, concept=concept, counted_bytes=counted)
             if lease.drop(connection)
             else None
         )
@@ -190,4 +213,7 @@ def insert_numbered(
         if now_there.id != concept:
             raise missing(parent)  # Purged, and made anew under its name.
         raise outlasted()
+    if previews:
+        insert_previews(connection, version.tenant, concept, number, previews)
+        reach("preview.inserted")
     return replace(version, number=number)

@@ -28,7 +28,7 @@ demo: $(READY) ## Learn three concepts from pictures and combine them: demo/shee
 	$(BIN)/python -m perfuse_toybox.demo --out demo
 
 test: lint types ## Lint, types and all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 lint: $(READY) ## Style and formatting, of the protos too
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ import pytest
 
 if TYPE_CHECKING:
     from platform_up import Platform
+    from xdist.remote import Producer
+    from xdist.scheduler import Scheduling
 
     from perfuse.attach import BaseModel
 
@@ -29,6 +31,8 @@ LONG = (
     "renderer/test_renderer_process.py",
     "renderer/test_compiled.py",
     "renderer/test_serve_backend.py",
+    "cli/test_commands.py",
+    "deploy/test_running.py",
     "trainer/test_deaths.py",
     "trainer/test_packing.py",
     "bench/test_renderer_bench.py",
@@ -38,9 +42,7 @@ LONG = (
     "trainer/test_loop.py",
     "trainer/test_worker.py",
     "renderer/test_memory.py",
-    "renderer/test_service.py",
     "security/test_leaks.py",
-    "security/test_generated.py",
     "toybox/test_base.py",
     "bench/test_trainer_bench.py",
 )
@@ -48,10 +50,20 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort whole files, the long ones first; keep the order within each."""
+    """Sort whole groups of files, the long ones first; keep the order within each."""
+    from together import place
+
     here = Path(__file__).parent
-    place = {here / name: index for index, name in enumerate(LONG)}
-    items.sort(key=lambda item: place.get(item.path, len(LONG)))
+    order = {here / name: index for index, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(place(item.path), len(LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Files that share servers go to one process."""
+    from together import Together
+
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -111,6 +111,7 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_registry.consent_calls": {*RULES, "perfuse.serving", "perfuse.v1"},
     "perfuse_registry.erasure_calls": {*RULES, "perfuse.serving", "perfuse.v1"},
     "perfuse_registry.erasure_messages": {*RULES, "perfuse.v1"},
+    "perfuse_registry.erasure_tables": {*RULES, "sqlalchemy", "sqlmodel"},
     "perfuse_registry.installation_calls": {
         *(*RULES, "google", "perfuse.serving", "perfuse.v1"),
     },
@@ -122,7 +123,9 @@ ALLOWED: dict[str, set[str]] = {
     "perfuse_registry.servicer": {*RULES, "google", "perfuse.serving", "perfuse.v1"},
     "perfuse_registry.sharing_calls": {*RULES, "google", "perfuse.serving", "perfuse.v1"},
     "perfuse_registry.settings": {*RULES, "perfuse.serving", "pydantic", "pydantic_settings"},
+    "perfuse_registry.table_base": {*RULES, "sqlalchemy", "sqlmodel"},
     "perfuse_registry.tables": {*RULES, "sqlalchemy", "sqlmodel"},
+    "perfuse_registry.version_messages": {*RULES, "perfuse.v1"},
     "perfuse_renderer": {
         "perfuse.adapter",
         "perfuse.client",

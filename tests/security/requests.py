@@ -10,7 +10,9 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from protovalidate import Validator
+from registry import samples
 
+from perfuse.adapter import digest
 from perfuse.serving.policy import POLICY
 from perfuse.v1 import registry_pb2, renderer_pb2, trainer_pb2
 
@@ -33,6 +35,9 @@ IDS = {
     "baseModels": "small",
 }
 """Ids of what a tenant has, by its collection; other collections' ids are `tom` too."""
+
+PREVIEW = samples.picture(1)
+"""That the version has."""
 
 _OWNED = {
     "parent": "tenants/{}",
@@ -60,6 +65,8 @@ def about(rpc: str, tenant: str) -> Any:
     request, row = empty(rpc), POLICY.row(rpc)
     for path in (*row.own, *row.within):
         _put(request, path, tenant, rpc)
+    if row.rpc == "DownloadPreview":
+        request.digest = digest(PREVIEW)
     for _ in range(_TOO_MANY):
         violations = _validator().collect_violations(request)
         if not violations:

@@ -52,7 +52,7 @@ from perfuse_renderer.pool import AdapterPool
 from perfuse_renderer.servicer import RendererServicer
 from perfuse_trainer.trainer import Trainer
 from perfuse_trainer.wire.servicer import TrainerServicer
-from security.requests import METHODS, about, empty
+from security.requests import METHODS, PREVIEW, about, empty
 
 OWNER, OTHER = "acme", "globex"
 REGISTRY, TRAINER, RENDERER = (
@@ -232,7 +232,10 @@ async def _furnish(place: Place, own: Metadata) -> None:
                 parent=parent, concept_id="tom", concept=wire.Concept(super_category="cat")
             ),
         ),
-        (f"{REGISTRY}/CreateVersion", samples.upload(concept, samples.adapter())),
+        (
+            f"{REGISTRY}/CreateVersion",
+            samples.upload(concept, samples.adapter(), previews=samples.previews(PREVIEW)),
+        ),
         (
             f"{REGISTRY}/CreateAlias",
             wire.CreateAliasRequest(

@@ -15,7 +15,7 @@ from perfuse.names import (
 from perfuse.serving.edge import Call
 from perfuse.serving.guard import rpc
 from perfuse.v1 import registry_pb2 as wire
-from perfuse_registry import messages
+from perfuse_registry import messages, version_messages
 from perfuse_registry.catalog import concepts, versions
 from perfuse_registry.catalog.ownership import require_own
 from perfuse_registry.consent_calls import ConsentCalls
@@ -113,15 +113,15 @@ class RegistryServicer(SharingCalls, ConsentCalls, ErasureCalls):
             training_run=request.version.training_run,
             description=request.version.description,
             labels=dict(request.version.labels),
-            attached=messages.attached(request),
+            attached=version_messages.attached(request),
             validate_only=request.validate_only,
         )
-        return messages.version(made)
+        return version_messages.version(made)
 
     @rpc
     async def GetVersion(self, request: wire.GetVersionRequest, call: Call) -> wire.Version:
         name = VersionName.parse(request.name)
-        return messages.version(
+        return version_messages.version(
             await call.in_thread(self._registry.versions.get, call.caller.tenant, name)
         )
 
@@ -135,7 +135,7 @@ class RegistryServicer(SharingCalls, ConsentCalls, ErasureCalls):
         )
         response = wire.ListVersionsResponse(next_page_token=page.next_page_token)
         for each in page.items:
-            messages.version(each, response.versions.add())
+            version_messages.version(each, response.versions.add())
         return response
 
     @rpc
@@ -148,7 +148,7 @@ class RegistryServicer(SharingCalls, ConsentCalls, ErasureCalls):
             sent.etag,
             messages.changes(sent, request.update_mask, versions.MUTABLE, {"training_run"}),
         )
-        return messages.version(changed)
+        return version_messages.version(changed)
 
     @rpc
     async def DeleteVersion(self, request: wire.DeleteVersionRequest, call: Call) -> Empty:
@@ -169,7 +169,7 @@ class RegistryServicer(SharingCalls, ConsentCalls, ErasureCalls):
         found = await call.in_thread(self._registry.versions.batch_get, call.caller.tenant, names)
         response = wire.BatchGetVersionsResponse()
         for each in found:
-            messages.version(each, response.versions.add())
+            version_messages.version(each, response.versions.add())
         return response
 
     @rpc
@@ -184,7 +184,7 @@ class RegistryServicer(SharingCalls, ConsentCalls, ErasureCalls):
             custodian=call.through_custodian,
         )
         response = wire.DownloadAdapterResponse(adapter=data or b"", not_modified=data is None)
-        messages.version(version, response.version)
+        version_messages.version(version, response.version)
         return response
 
     @rpc
@@ -197,7 +197,7 @@ class RegistryServicer(SharingCalls, ConsentCalls, ErasureCalls):
             VersionName.parse(request.name),
             request.digest,
         )
-        return wire.DownloadPreviewResponse(preview=messages.preview(preview), picture=data)
+        return wire.DownloadPreviewResponse(preview=version_messages.preview(preview), picture=data)
 
     # Aliases.
 

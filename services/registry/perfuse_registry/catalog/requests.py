@@ -10,3 +10,4 @@ AUDIT = Audit(AUDIT_EVENTS)
 _REQUESTS = Requests(REQUESTS, AUDIT)
 once = _REQUESTS.once
 recalled = _REQUESTS.recalled
+kept_values = _REQUESTS.kept_values

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     Connection,
     Select,
@@ -17,14 +17,16 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.sql.dml import ReturningInsert
 
 from perfuse.names import LATEST, ConceptName, VersionName
 from perfuse.storage.database import AnyRow
 from perfuse.storage.prepared import Prepared
 from perfuse_registry.catalog.attachments import insert_previews, points_json
-from perfuse_registry.catalog.leases import Lease, outlasted
+from perfuse_registry.catalog.leases import outlasted
 from perfuse_registry.catalog.ownership import concept_row, missing, require_live
 from perfuse_registry.catalog.resources import Version
+from perfuse_registry.catalog.uploads import HeldFiles
 from perfuse_registry.catalog.usage import hold, require_bytes
 from perfuse_registry.failpoints import reach
 from perfuse_registry.tables import (
@@ -96,9 +98,9 @@ _HOLD_BLOBS = (
 )
 
 
-def _at_once() -> Prepared:
-    """On PostgreSQL: the lease dropped, number and bytes counted up, the version inserted; or
-    nothing.
+def insert_at_once() -> tuple[ReturningInsert[tuple[int]], CTE]:
+    """A statement of PostgreSQL: the lease dropped, number and bytes counted up, the version
+    inserted; or nothing. With it the part of it that gives the number, as `latest_number`.
 
     The blob's row is locked first, as a collection does, which condemns it and then drops its
     leases: so neither waits for what the other has and keeps.
@@ -118,14 +120,13 @@ def _at_once() -> Prepared:
     counted = _count_up.where(exists(select(dropped.c.id))).cte("counted")
     given = ("concept", "base_model", "curve", *(key for key in _STORED if key != "number"))
     values = [bindparam(key, type_=VERSIONS.c[key].type) for key in given]
-    return Prepared(
-        insert(VERSIONS)
-        .from_select([*given, "number"], select(*values, counted.c.latest_number))
-        .returning(VERSIONS.c.number)
+    made = insert(VERSIONS).from_select(
+        [*given, "number"], select(*values, counted.c.latest_number)
     )
+    return made.returning(VERSIONS.c.number), counted
 
 
-_AT_ONCE = _at_once()
+_AT_ONCE = Prepared(insert_at_once()[0])
 
 
 def version_of(row: AnyRow) -> Version:
@@ -156,14 +157,29 @@ def found(row: AnyRow | None, name: VersionName) -> Version:
     return version_of(row)
 
 
+def version_values(version: Version, concept: int, base: int) -> dict[str, Any]:
+    """The values of a new version's row but for its number, and bytes to be counted with it.
+
+    Args:
+        version: Everything but its number.
+        concept, base: Keys of its concept's row and of its base model's.
+    """
+    values = {key: getattr(version, key) for key in _STORED if key != "number"}
+    return values | {
+        "concept": concept,
+        "base_model": base,
+        "curve": points_json(version.attachments.curve) or None,
+        "counted_bytes": version.size_bytes + version.attachment_bytes,
+    }
+
+
 def insert_numbered(
     connection: Connection,
     parent: ConceptName,
     version: Version,
     concept: int,
     base: int,
-    lease: Lease,
-    further: Sequence[Lease],
+    files: HeldFiles,
     most_bytes: int | None,
 ) -> Version:
     """Insert the version under the concept's next number, in a transaction, and drop the leases.
@@ -174,8 +190,7 @@ def insert_numbered(
         version: Everything but its number; previews and curve come with it.
         concept: Key of the concept's row when the adapter was judged.
         base: Key of the base model's row.
-        lease: On the adapter's bytes, under which they were put.
-        further: On the previews' bytes.
+        files: Leases on the bytes, under which they were put.
         most_bytes: That its tenant may keep; None for any.
 
     Raises:
@@ -183,25 +198,24 @@ def insert_numbered(
         NotFound, ConceptDeleted: the concept went meanwhile.
         Unavailable: a lease expired and a collection has condemned the bytes.
     """
-    previews, curve = version.attachments.previews, version.attachments.curve
-    counted = version.size_bytes + version.attachment_bytes
-    values = {key: getattr(version, key) for key in _STORED if key != "number"}
-    values |= {"concept": concept, "base_model": base, "curve": points_json(curve) or None}
+    previews = version.attachments.previews
+    values = version_values(version, concept, base)
+    counted = values.pop("counted_bytes")
     if most_bytes is not None:
         hold(connection, version.tenant)
         require_bytes(connection, version.tenant, counted, most_bytes)
-    if further:
+    if files.previews:
         digests = {version.digest, *(each.digest for each in previews)}
         connection.execute(_HOLD_BLOBS, {"tenant": version.tenant, "digests": sorted(digests)})
-    if not all(each.drop(connection) for each in further):
+    if not all(each.drop(connection) for each in files.previews):
         number = None
     elif connection.dialect.name == "postgresql":
-        row = _AT_ONCE.first(connection, lease=lease.id, counted_bytes=counted, **values)
+        row = _AT_ONCE.first(connection, lease=files.adapter.id, counted_bytes=counted, **values)
         number = None if row is None else row.number
     else:
         row = (
             _COUNT_UP.first(connection, concept=concept, counted_bytes=counted)
-            if lease.drop(connection)
+            if files.adapter.drop(connection)
             else None
         )
         number = None if row is None else row.latest_number

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -35,7 +34,6 @@ from perfuse_registry.catalog.attachments import (
     judge_attachments,
     remove_previews,
 )
-from perfuse_registry.catalog.leases import Leases
 from perfuse_registry.catalog.likeness import require_consent
 from perfuse_registry.catalog.ownership import (
     locked_concept,
@@ -47,7 +45,9 @@ from perfuse_registry.catalog.ownership import (
 from perfuse_registry.catalog.requests import once, recalled
 from perfuse_registry.catalog.resources import Scope, Version
 from perfuse_registry.catalog.standing import standing
+from perfuse_registry.catalog.uploads import Uploads
 from perfuse_registry.catalog.usage import Usage
+from perfuse_registry.catalog.version_at_once import create_at_once, may_be_at_once
 from perfuse_registry.catalog.version_reads import VersionReads
 from perfuse_registry.catalog.version_rows import (
     found,
@@ -89,7 +89,7 @@ class Versions(VersionReads):
         self._cached = blobs
         self._erased_bytes = erased_bytes
         self._usage = usage
-        self._leases = Leases(database, lease)
+        self._uploads = Uploads(database, blobs, lease)
 
     def create(
         self,
@@ -201,23 +201,21 @@ class Versions(VersionReads):
         content: object,
     ) -> Version:
         """The bytes in the store, and then the version that refers to them."""
-        data = judged.data
-        with (
-            self._leases.held(parent.tenant, judged.digest, len(data)) as lease,
-            ExitStack() as stack,
-        ):
-            reach("version.leased")
-            leases = [
-                stack.enter_context(self._leases.held(parent.tenant, each, len(picture)))
-                for each, picture in sorted(further.files.items())
-            ]
-            if leases:
-                reach("preview.leased")
-            for each, picture in further.files.items():
-                self._blobs.put(parent.tenant, each, picture)
-                reach("preview.stored")
-            self._blobs.put(parent.tenant, judged.digest, data)
-            reach("version.stored")
+        most_bytes = self._usage.most_bytes(parent.tenant)
+        with self._uploads.held(parent.tenant, judged, further) as files:
+            is_plain = most_bytes is None and may_be_at_once(self._database, mutation, version)
+            if is_plain:
+                at_once = create_at_once(
+                    self._database,
+                    mutation,
+                    content,
+                    version,
+                    concept.concept,
+                    base.base_model,
+                    files.adapter,
+                )
+                if at_once is not None:
+                    return at_once
 
             def work(connection: Connection) -> Version:
                 made = insert_numbered(
@@ -226,9 +224,8 @@ class Versions(VersionReads):
                     version,
                     concept.concept,
                     base.base_model,
-                    lease,
-                    leases,
-                    self._usage.most_bytes(parent.tenant),
+                    files,
+                    most_bytes,
                 )
                 if concept.likeness:
                     # Its row is locked by now, so that a revocation has come before or waits.
@@ -237,7 +234,13 @@ class Versions(VersionReads):
                 return made
 
             made: Version = once(
-                self._database, mutation, "CreateVersion", content, Version, work, looked=True
+                self._database,
+                mutation,
+                "CreateVersion",
+                content,
+                Version,
+                work,
+                looked=not is_plain,
             )
         return made
 

@@ -110,6 +110,20 @@ class Database:
         """
         return self._change("transact", self._engine.begin, work)
 
+    def transact_alone(self, work: Callable[[Connection], Result]) -> Result:
+        """Run a change that is one statement, durably; as `transact`, but without the two
+        statements around it on PostgreSQL.
+
+        There `work` may also run again where a connection broke, and may have been done then.
+
+        Raises:
+            Unavailable, Aborted: as `transact`.
+        """
+        alone = self.dialect == "postgresql"
+        return self._change(
+            "transact", self._reading.connect if alone else self._engine.begin, work
+        )
+
     def hasten(self, work: Callable[[Connection], Result]) -> Result:
         """Run a change that need not outlast a loss of power before a later one does.
 

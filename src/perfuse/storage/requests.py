@@ -121,14 +121,7 @@ class Requests:
         if not mutation.request_id:
             self._audit.record(connection, mutation, method, resource)
             return
-        kept = {
-            "tenant": mutation.tenant,
-            "method": method,
-            "request_id": mutation.request_id,
-            "fingerprint": _fingerprint(content),
-            "answer": _texts(kind).dump_json(answer).decode(),
-            "done_time": now(),
-        }
+        kept = self.kept_values(mutation, method, content, kind, answer)
         if connection.dialect.name == "postgresql":
             event = self._audit.event_values(mutation, method, resource)
             named = {f"kept_{name}": value for name, value in kept.items()}
@@ -136,6 +129,19 @@ class Requests:
         else:
             self._audit.record(connection, mutation, method, resource)
             self._remember.run(connection, **kept)
+
+    def kept_values(
+        self, mutation: Mutation, method: str, content: object, kind: Any, answer: object
+    ) -> dict[str, Any]:
+        """The values of the row that remembers a request; arguments as those of `once`."""
+        return {
+            "tenant": mutation.tenant,
+            "method": method,
+            "request_id": mutation.request_id,
+            "fingerprint": _fingerprint(content),
+            "answer": _texts(kind).dump_json(answer).decode(),
+            "done_time": now(),
+        }
 
     def replayed(
         self, connection: Connection, mutation: Mutation, method: str, content: object, kind: Any

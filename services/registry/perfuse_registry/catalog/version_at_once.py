@@ -3,8 +3,8 @@
 A statement is a transaction by itself, which saves three ways there and back of six. It is for
 plain uploads: with a `request_id`, for without one nobody could tell whether it was done where a
 connection broke; without previews, which have rows of their own; of no living person, whose consent
-is looked at once more under the concept's lock; and where no quota bounds the bytes. Whatever stands
-in its way is left to the transaction of several statements, which finds out what it is.
+is looked at once more under the concept's lock; and where no quota bounds the bytes. Whatever is in
+its way is left to the transaction of several statements, which finds out what it is.
 """
 
 from __future__ import annotations

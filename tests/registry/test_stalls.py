@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import insert, select
@@ -67,7 +69,9 @@ class Interrupted:
 
 
 def create(registry: Registry, data: bytes = DATA) -> Version:
-    return registry.versions.create(ME, TOM, data, digest(data))
+    # On PostgreSQL by one statement, and where that did nothing by the transaction of several.
+    mutation = replace(ME, request_id=str(uuid4()))
+    return registry.versions.create(mutation, TOM, data, digest(data))
 
 
 def versions(registry: Registry) -> list[Version]:

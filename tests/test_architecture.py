@@ -203,6 +203,9 @@ ALLOWED: dict[str, set[str]] = {
         *("prometheus_client", "sqlalchemy"),
     },
     "perfuse_trainer.runs": {*STORAGE, "perfuse.key_lock", "perfuse_trainer", "sqlalchemy"},
+    "perfuse_trainer.runs.attachments": {
+        *(*STORAGE, "perfuse.client.attachments", "perfuse_trainer", "sqlalchemy"),
+    },
     "perfuse_trainer.runs.consent": {
         *(*STORAGE, "perfuse.client", "perfuse_trainer", "sqlalchemy", "structlog"),
     },

@@ -145,6 +145,29 @@ def test_an_alias_is_made_moved_and_remembered(
     assert perfuse("concept", "show", cat, "--json").json["aliases"] == []
 
 
+def test_a_version_keeps_its_previews_and_its_curve(
+    perfuse: Shell, tom: str, tmp_path: Path, fresh: Named
+) -> None:
+    shown = perfuse("version", "show", tom, "--json").json
+    assert [each["step"] for each in shown["curve"]] == [3, 6]
+    assert [(each["step"], each["caption"]) for each in shown["previews"]] == [(6, "a photo of <>")]
+    told = perfuse("version", "show", tom).out
+    assert "validation loss" in told
+    assert "1, after 6 steps" in told
+    saved = perfuse("version", "previews", tom, "--out", str(tmp_path / "drawn"))
+    path = tmp_path / "drawn" / f"{tom}-1-step-00006-1.jpg"
+    assert saved.out == f"{path}\n"
+    assert digest(path.read_bytes()) == shown["previews"][0]["digest"]
+    with Image.open(path) as picture:
+        assert picture.size == (32, 32)
+    file, cat = str(tmp_path / "a.safetensors"), fresh("cat")
+    assert perfuse("export", tom, "-o", file).code == 0
+    assert perfuse("import", file, "--concept", cat, "--create").code == 0
+    without = perfuse("version", "previews", cat)
+    assert without.code == 3
+    assert "--previews" in without.err
+
+
 def test_an_adapter_goes_out_and_comes_in_with_its_digest(
     perfuse: Shell, tom: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: Named
 ) -> None:

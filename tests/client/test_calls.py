@@ -13,18 +13,23 @@ from typing import Any
 import pytest
 from serving.authority import Authority
 
+from perfuse.adapter.header import digest
 from perfuse.client import (
     AsyncClient,
     Client,
     Connection,
+    CurvePoint,
+    NewPreview,
     Picture,
     PreviewPicture,
     RenderedImage,
     RenderSettings,
     StateChange,
     TrainingProgress,
+    reading_registry,
 )
-from perfuse.client.registry import Publication, RegistryClient
+from perfuse.client.publication import Publication
+from perfuse.client.registry import RegistryClient
 from perfuse.errors import (
     DataLoss,
     DeadlineExceeded,
@@ -141,6 +146,34 @@ class TestUnary:
             pytest.raises(DataLoss),
         ):
             client.versions.download("tom")
+
+    def test_a_downloaded_preview_is_compared_here_too(self) -> None:
+        answer = registry_pb2.DownloadPreviewResponse(picture=b"altered")
+        with (
+            scripted(DownloadPreview=[answer]) as server,
+            Client(server.connection) as client,
+            pytest.raises(DataLoss),
+        ):
+            client.versions.preview("tom", "sha256:" + "0" * 64)
+
+    def test_what_is_published_with_an_adapter_goes_with_it(self, tmp_path: Path) -> None:
+        made = registry_pb2.Version(name=f"{TOM.name}/versions/1", key_lock="KEY_LOCK_LOCAL")
+        (tmp_path / "last.png").write_bytes(b"last")
+        given = (
+            NewPreview(picture=b"first", step=100, caption="a photo of a <>"),
+            NewPreview(picture=tmp_path / "last.png", step=400),
+        )
+        curve = (CurvePoint(step=0, validation_loss=0.5), CurvePoint(step=9, similarity=-0.5))
+        with scripted(CreateVersion=[made]) as server, Client(server.connection) as client:
+            client.versions.publish("tom", b"adapter", previews=given, curve=curve)
+        (sent,) = server.seen["CreateVersion"]
+        assert [(each.picture, each.step, each.caption) for each in sent.previews] == [
+            (b"first", 100, "a photo of a <>"),
+            (b"last", 400, ""),
+        ]
+        assert [each.digest for each in sent.previews] == [digest(b"first"), digest(b"last")]
+        told = registry_pb2.Version(key_lock="KEY_LOCK_LOCAL", curve=sent.curve)
+        assert reading_registry.version(told).curve == curve
 
     def test_an_update_sends_what_is_given_and_names_it(self) -> None:
         with scripted(UpdateConcept=[TOM]) as server, Client(server.connection) as client:

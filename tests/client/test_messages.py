@@ -24,15 +24,34 @@ from perfuse.client import (
     RenderSettings,
     TrainingSettings,
 )
+from perfuse.client.attachments import (
+    MAX_CURVE_POINTS,
+    MAX_PREVIEW_BYTES,
+    MAX_PREVIEWS,
+    MAX_PREVIEWS_BYTES,
+)
 from perfuse.client.reading_trainer import training_settings as read_training_settings
 from perfuse.client.uploads import read_pictures
 from perfuse.client.writing import Names, key_lock, render_settings, training_settings
 from perfuse.errors import FailedPrecondition, InvalidArgument, NotFound
 from perfuse.v1 import renderer_pb2
+from perfuse_registry.catalog.attachments import MAX_PREVIEWS_BYTES as CATALOG_BYTES
+from perfuse_registry.catalog.preview_pictures import MAX_BYTES
 
 ROOT = Path(__file__).parents[2]
 IDS = some.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 RATES = some.none() | some.floats(0.001, 10)
+
+
+class TestBounds:
+    def test_those_of_previews_are_the_api_s(self) -> None:
+        text = (ROOT / "proto/perfuse/v1/registry.proto").read_text()
+        asked = text.partition("message CreateVersionRequest {")[2].partition("// See ")[0]
+        assert f"previews = 7 [(buf.validate.field).repeated.max_items = {MAX_PREVIEWS}]" in asked
+        assert f"curve = 8 [(buf.validate.field).repeated.max_items = {MAX_CURVE_POINTS}]" in asked
+        assert f"max_len: {MAX_PREVIEW_BYTES}}}" in asked
+        assert f"at most {MAX_PREVIEWS_BYTES >> 20} MiB in all" in asked
+        assert (MAX_BYTES, CATALOG_BYTES) == (MAX_PREVIEW_BYTES, MAX_PREVIEWS_BYTES)
 
 
 class TestNames:

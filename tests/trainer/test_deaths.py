@@ -17,25 +17,23 @@ from pathlib import Path
 import pytest
 import torch
 from bases import words_covariance
-from registry.processes import PAIRS, ServerProcess, fresh_place, start
-from registry.processes import _home as tokens_home
+from registry.processes import PAIRS, fresh_place
 
 from perfuse.attach import BaseModel
 from perfuse.client.registry import RegistryClient
 from perfuse.errors import PerfuseError
-from perfuse.serving.tokens import mint
-from perfuse.v1 import registry_pb2 as wire
 from perfuse_trainer.foreman import Foreman
 from perfuse_trainer.learning.training import train
 from perfuse_trainer.resources import Run, RunState
 from perfuse_trainer.runs.publisher import Publisher
-from perfuse_trainer.runs.run_settings import RunSettings
+from perfuse_trainer.runs.run_settings import PreviewSettings, RunSettings
 from perfuse_trainer.sets.image_sets import kept_pictures
 from perfuse_trainer.sweeping import Sweeper
 from perfuse_trainer.working.working import STALLED
 from trainer.chaos import cut_connections
 from trainer.forge import Forge
 from trainer.forging import ForgeRunner
+from trainer.registry_beside import RegistryBeside, registry_beside
 from trainer.workshop import BACKENDS, Workshop, workshop
 
 SECONDS = 240.0
@@ -71,30 +69,20 @@ class Installation:
 
     shop: Workshop
     runner: ForgeRunner
-    registry: ServerProcess
-    authorization: str
-    concepts: list[str]
+    registry: RegistryBeside
 
     def foreman(self, client: RegistryClient) -> Foreman:
         trainer = self.shop.trainer
         return Foreman(
             self.shop.queue,
             self.runner,
-            Publisher(self.shop.database, trainer.vault, client, self.authorization),
+            Publisher(self.shop.database, trainer.vault, client, self.registry.authorization),
             trainer.vault,
             lambda: None,
             workers=2,
             pack=1,
             base_models=frozenset({"tiny"}),
         )
-
-    def versions(self, concept: str) -> list[wire.Version]:
-        request = wire.ListVersionsRequest(parent=f"tenants/acme/concepts/{concept}")
-        return list(self.registry.stub().ListVersions(request).versions)
-
-    def adapter(self, version: str) -> bytes:
-        request = wire.DownloadAdapterRequest(name=version)
-        return bytes(self.registry.stub().DownloadAdapter(request).adapter)
 
 
 @contextmanager
@@ -103,40 +91,17 @@ def installed(
 ) -> Iterator[Installation]:
     pair = PAIRS[BACKENDS.index(dialect)]
     (folder / "registry").mkdir()
-    with workshop(dialect, folder) as shop, fresh_place(pair, folder / "registry") as place:
+    with (
+        workshop(dialect, folder) as shop,
+        fresh_place(pair, folder / "registry") as place,
+        registry_beside(place, base) as registry,
+    ):
         shop.lease, shop.max_faults = timedelta(seconds=1), 1000
-        registry = start(place)
-        token = mint(tokens_home() / "tokens", "platform", "trainer", ["delegate"])
-        stub = registry.stub()
-        stub.CreateBaseModel(
-            wire.CreateBaseModelRequest(
-                base_model_id="tiny",
-                base_model=wire.BaseModel(
-                    fingerprint=base.fingerprint,
-                    architecture=base.architecture,
-                    conditioning_width=base.conditioning_width,
-                    layers=[wire.Layer(name=each.name, width=each.width) for each in base.layers],
-                    encoders=[
-                        wire.Encoder(name=each.name, width=each.width) for each in base.encoders
-                    ],
-                ),
-            )
-        )
-        concepts = [f"concept-{index}" for index in range(4)]
-        for concept in concepts:
-            stub.CreateConcept(
-                wire.CreateConceptRequest(
-                    parent="tenants/acme",
-                    concept_id=concept,
-                    concept=wire.Concept(super_category="cat"),
-                )
-            )
         runner = ForgeRunner(environment(shop, model), forge)
         try:
-            yield Installation(shop, runner, registry, f"Bearer {token}", concepts)
+            yield Installation(shop, runner, registry)
         finally:
             runner.close(5.0)
-            registry.kill()
 
 
 def environment(shop: Workshop, model: Path) -> dict[str, str]:
@@ -168,9 +133,18 @@ def test_every_run_ends_with_the_bytes_of_an_undisturbed_one(
     with installed(dialect, tmp_path, model, base, forge) as there:
         shop = there.shop
         images = shop.image_set(keep=True)
+        # One of them draws as well, so that its version is more than its adapter.
+        drawing = {"previews": PreviewSettings(("a photo of a <>",), every=20, steps=1)}
         runs = [
-            shop.run(base, images=images, concept=concept, steps=40, seed=index)
-            for index, concept in enumerate(there.concepts)
+            shop.run(
+                base,
+                images=images,
+                concept=concept,
+                steps=40,
+                seed=index,
+                settings=drawing if index == 0 else None,
+            )
+            for index, concept in enumerate(there.registry.concepts)
         ]
         expected = [train_alone(shop, base, run) for run in runs]
         kills = asyncio.run(disturbed(there, runs, lot, dialect))
@@ -178,15 +152,22 @@ def test_every_run_ends_with_the_bytes_of_an_undisturbed_one(
         for run, adapter in zip(runs, expected, strict=True):
             found = shop.read(run)
             assert found.state is RunState.SUCCEEDED, found
-            (version,) = there.versions(run.concept_id)
+            (version,) = there.registry.versions(run.concept_id)
             assert version.name == str(found.version)
-            assert there.adapter(version.name) == adapter
+            assert there.registry.adapter(version.name) == adapter
             assert version.training_run == str(run.name)
+        whole = there.registry.version(str(shop.read(runs[0]).version))
+        assert [each.step for each in whole.previews] == [20, 40]
+        assert all(there.registry.preview(whole.name, each.digest) for each in whole.previews)
+        assert [(each.step, each.validation_loss) for each in whole.curve] == [
+            (each.step, each.loss) for each in shop.read(runs[0]).validations
+        ]
         # What died between a commit and the deletion of what it freed is swept. Then there are
-        # the images, which are kept, and no checkpoint and no adapter.
+        # the images and the drawn pictures, which are kept, and no checkpoint and no adapter.
         at_once = {"grace": timedelta(0), "upload_limit": timedelta(0)}
         Sweeper(shop.database, shop.trainer.vault, **at_once).sweep()
-        assert shop.files() == 3
+        pictures = sum(event.blob is not None for run in runs for event in shop.events(run))
+        assert shop.files() == 3 + pictures
 
 
 async def disturbed(
@@ -196,7 +177,7 @@ async def disturbed(
     kills = 0
     until = time.monotonic() + SECONDS
     next_kill = time.monotonic() + lot.uniform(0.5, 2.0)
-    async with RegistryClient(there.registry.target) as client:
+    async with RegistryClient(there.registry.server.target) as client:
         foreman = there.foreman(client)
         while not all(there.shop.read(run).state.is_final for run in runs):
             assert time.monotonic() < until, [there.shop.read(run) for run in runs]
@@ -229,7 +210,7 @@ def test_a_worker_that_hangs_ends_and_another_goes_on(
     tmp_path: Path, model: Path, base: BaseModel, forge: Forge
 ) -> None:
     with installed("sqlite", tmp_path, model, base, forge) as there:
-        run = there.shop.run(base, concept=there.concepts[0])
+        run = there.shop.run(base, concept=there.registry.concepts[0])
         expected = train_alone(there.shop, base, run)
         there.runner.hang = True
         there.runner.start("tiny")
@@ -240,4 +221,4 @@ def test_a_worker_that_hangs_ends_and_another_goes_on(
         assert there.shop.row(run).attempt == 1
         asyncio.run(disturbed(there, [run], random.Random(0), "sqlite", most=0))
         assert there.shop.row(run).attempt == 2
-        assert there.adapter(str(there.shop.read(run).version)) == expected
+        assert there.registry.adapter(str(there.shop.read(run).version)) == expected

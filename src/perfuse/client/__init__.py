@@ -15,6 +15,7 @@ as one of the exceptions in `perfuse.errors`.
 
 from perfuse.client._async.client import AsyncClient
 from perfuse.client._sync.client import Client
+from perfuse.client.attachments import CurvePoint, DownloadedPreview, NewPreview, VersionPreview
 from perfuse.client.connection import Connection
 from perfuse.client.faults import from_rpc_error
 from perfuse.client.quotas import QuotaUsage
@@ -74,12 +75,15 @@ __all__ = [
     "ConceptSettings",
     "Connection",
     "Consent",
+    "CurvePoint",
     "Download",
+    "DownloadedPreview",
     "ErasedAdapter",
     "Erasure",
     "Grant",
     "Image",
     "ImageSet",
+    "NewPreview",
     "Picture",
     "Preview",
     "PreviewPicture",
@@ -103,5 +107,6 @@ __all__ = [
     "TrainingSettings",
     "Validation",
     "Version",
+    "VersionPreview",
     "from_rpc_error",
 ]

@@ -61,6 +61,7 @@ def erasure(sent: erasure_pb2.Erasure) -> records.Erasure:
                     erasure_pb2.ErasedAdapterState.Name, each.state, "ERASED_ADAPTER_STATE_"
                 ),
                 holder_count=each.holder_count,
+                preview=each.preview,
             )
             for each in sent.adapters
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perfuse.client import resources
+from perfuse.client.attachments import CurvePoint, VersionPreview
 from perfuse.client.values import key_lock, moment
 from perfuse.v1 import registry_pb2
 
@@ -53,6 +54,30 @@ def version(sent: registry_pb2.Version) -> resources.Version:
         etag=sent.etag,
         likeness=sent.likeness,
         render_consent_expire_time=moment(sent, "render_consent_expire_time"),
+        attachment_bytes=sent.attachment_bytes,
+        previews=tuple(map(version_preview, sent.previews)),
+        curve=tuple(map(_curve_point, sent.curve)),
+    )
+
+
+def version_preview(sent: registry_pb2.VersionPreview) -> VersionPreview:
+    """A preview of a version."""
+    return VersionPreview(
+        digest=sent.digest,
+        size_bytes=sent.size_bytes,
+        media_type=sent.media_type,
+        width=sent.width,
+        height=sent.height,
+        step=sent.step,
+        caption=sent.caption,
+    )
+
+
+def _curve_point(sent: registry_pb2.CurvePoint) -> CurvePoint:
+    return CurvePoint(
+        step=sent.step,
+        validation_loss=sent.validation_loss if sent.HasField("validation_loss") else None,
+        similarity=sent.similarity if sent.HasField("similarity") else None,
     )
 
 

@@ -46,12 +46,16 @@ class Consent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasedAdapter:
-    """An adapter of an erased concept: PENDING, REMOVED, or KEPT since others have the same."""
+    """A file of an erased concept: PENDING, REMOVED, or KEPT since others have the same.
+
+    `preview` says that it was a preview's and no adapter.
+    """
 
     digest: str
     size_bytes: int
     state: str
     holder_count: int
+    preview: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

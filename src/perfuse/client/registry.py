@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -14,9 +13,10 @@ import grpc
 from perfuse.adapter.header import digest as digest_of
 from perfuse.client.erased import ErasureCalls
 from perfuse.client.faults import from_rpc_error, is_of_a_service
+from perfuse.client.publication import Publication
 from perfuse.client.traces import trace_metadata
 from perfuse.errors import DataLoss, FailedPrecondition, PermissionDenied
-from perfuse.names import ConceptName, TrainingRunName, VersionName
+from perfuse.names import ConceptName, VersionName
 from perfuse.v1 import registry_pb2 as wire
 from perfuse.v1.registry_pb2_grpc import RegistryServiceStub
 
@@ -92,25 +92,6 @@ class FoundConcept:
     deleted: bool
     likeness: bool = False
     consent_until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """An adapter to be made a version.
-
-    Attributes:
-        concept: whose version it becomes.
-        adapter: the file's bytes.
-        training_run: that it came from.
-        request_id: under which it is published once, however often it is tried.
-    """
-
-    concept: ConceptName
-    adapter: bytes
-    training_run: TrainingRunName
-    request_id: str
-    description: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class RegistryClient(ErasureCalls):
@@ -250,17 +231,7 @@ class RegistryClient(ErasureCalls):
         Raises:
             PerfuseError: as the Registry refused.
         """
-        request = wire.CreateVersionRequest(
-            parent=str(work.concept),
-            adapter=work.adapter,
-            digest=digest_of(work.adapter),
-            version=wire.Version(
-                training_run=str(work.training_run),
-                description=work.description,
-                labels=work.labels,
-            ),
-            request_id=work.request_id,
-        )
+        request = work.request()
         made = await self._call(
             self._stub.CreateVersion, request, authorization, work.concept.tenant
         )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
+from perfuse.client.attachments import CurvePoint, VersionPreview
+
 StoredLock = Literal["LOCAL", "TRAINED_K"]
 """How an adapter's keys were locked in training."""
 
@@ -70,6 +72,9 @@ class Version:
         bias, temperature: of the gate, suggested for rendering.
         training: the adapter's own summary of its training.
         training_run: that it came from; empty for an upload.
+        attachment_bytes: of previews and curve.
+        previews: pictures that came with it, in the order of their making; lists leave them out.
+        curve: how its training went, by step; lists leave it out.
     """
 
     name: str
@@ -92,6 +97,9 @@ class Version:
     etag: str = ""
     likeness: bool = False
     render_consent_expire_time: datetime | None = None
+    attachment_bytes: int = 0
+    previews: tuple[VersionPreview, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
 
     @property
     def number(self) -> int:

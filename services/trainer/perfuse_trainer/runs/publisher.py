@@ -9,14 +9,16 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, select
 
-from perfuse.client.registry import Publication, RegistryClient
-from perfuse.errors import PerfuseError
+from perfuse.client.publication import Publication
+from perfuse.client.registry import RegistryClient
+from perfuse.errors import PerfuseError, RequestIdReused
 from perfuse.names import ConceptName, TrainingRunName, VersionName
 from perfuse.serving import tracing
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.moments import now
 from perfuse_trainer.measures import POSTPONED, PUBLISHED, REFUSED, Measures
 from perfuse_trainer.resources import RunState
+from perfuse_trainer.runs.attachments import attachments_of
 from perfuse_trainer.runs.endings import end
 from perfuse_trainer.tables import RUNS
 from perfuse_trainer.vault import Vault
@@ -101,6 +103,7 @@ class Publisher:
 
     async def _version(self, row: AnyRow) -> VersionName:
         adapter = await asyncio.to_thread(self._vault.get, row.tenant, row.adapter_blob)
+        attached = await asyncio.to_thread(attachments_of, self._database, self._vault, row)
         work = Publication(
             concept=ConceptName(row.tenant, row.concept_id),
             adapter=adapter,
@@ -108,12 +111,22 @@ class Publisher:
             request_id=row.uid,
             description=row.description,
             labels=row.labels,
+            previews=attached.previews,
+            curve=attached.curve,
         )
         if now() - row.finish_time > REMEMBERED:
             earlier = await self._registry.published(work, self._authorization)
             if earlier is not None:
                 return earlier
-        return await self._registry.publish(work, self._authorization)
+        try:
+            return await self._registry.publish(work, self._authorization)
+        except RequestIdReused:
+            # Published already with other previews: by an earlier release, which sent none, or
+            # before the store lost one.
+            earlier = await self._registry.published(work, self._authorization)
+            if earlier is None:
+                raise
+            return earlier
 
     async def _end(self, row: AnyRow, state: RunState, **ending: Any) -> bool:
         moment = now()

@@ -9,6 +9,7 @@ from typing import Any
 from perfuse.adapter.header import digest as digest_of
 from perfuse.client import reading_registry as reading
 from perfuse.client._sync.calls import Calls
+from perfuse.client.attachments import CurvePoint, DownloadedPreview, NewPreview, attach
 from perfuse.client.resources import Blend, Compatibility, ConceptPair, Download, Version
 from perfuse.client.writing import file_bytes, request_id_or_new
 from perfuse.errors import DataLoss
@@ -34,6 +35,8 @@ class Versions:
         description: str = "",
         labels: Mapping[str, str] | None = None,
         training_run: str = "",
+        previews: Sequence[NewPreview] = (),
+        curve: Sequence[CurvePoint] = (),
         validate_only: bool = False,
         request_id: str = "",
     ) -> Version:
@@ -43,12 +46,15 @@ class Versions:
             concept: id or name.
             adapter: the file's bytes, or its path.
             training_run: name of the run that it came from.
+            previews: pictures that become part of the version, at most 16 and 3 MiB.
+            curve: how its training went, by step, at most 256 points; becomes part of it.
             validate_only: judge it and store nothing.
             request_id: the same for the same wish, so that it is done once; drawn by default.
 
         Raises:
             AdapterRefused: the bytes are not an adapter.
             BaseModelMismatch: its base model is not known to the Registry.
+            InvalidArgument: a preview is no plain picture, or there are too many.
         """
         data = file_bytes(adapter)
         request = wire.CreateVersionRequest(
@@ -61,6 +67,8 @@ class Versions:
             validate_only=validate_only,
             request_id=request_id_or_new(request_id),
         )
+        pictures = [(file_bytes(each.picture), each.step, each.caption) for each in previews]
+        attach(request, pictures, curve)
         made = self._calls.call("registry", "CreateVersion", request, _UPLOAD_SECONDS)
         return reading.version(made)
 
@@ -153,6 +161,28 @@ class Versions:
                 "them again; if that does not help, ask the Registry's operator to verify"
             )
         return Download(version=found, adapter=answer.adapter)
+
+    def preview(self, version: str, digest: str) -> DownloadedPreview:
+        """A picture that a version brought with it, verified here too.
+
+        Args:
+            version: by number, alias or latest.
+            digest: of the preview, as `get` tells it.
+
+        Raises:
+            NotFound: the version has no such preview.
+            DataLoss: the bytes are not those of the digest.
+        """
+        name = str(self._calls.names.version(version))
+        request = wire.DownloadPreviewRequest(name=name, digest=digest)
+        answer = self._calls.call("registry", "DownloadPreview", request, _UPLOAD_SECONDS)
+        if digest_of(answer.picture) != digest:
+            raise DataLoss(
+                f"the bytes that came for a preview of {name} are not those of {digest}. Download "
+                "them again; if that does not help, ask the Registry's operator to verify"
+            )
+        preview = reading.version_preview(answer.preview)
+        return DownloadedPreview(preview=preview, picture=answer.picture)
 
     def check_compatibility(self, version: str, base_model: str) -> Compatibility:
         """Whether a version fits a base model, and what does not fit."""

@@ -24,6 +24,12 @@ _MEASURES = {
     "own/pattern": "pattern",
     "own/marking": "marking",
     "variety": "variety",
+    "unchanged": "companions unchanged",
+    "alike": "companions alike",
+    "taken": "look taken",
+    "same/kind": "same kind",
+    "same/primary": "same colour",
+    "same/pattern": "same pattern",
 }
 
 
@@ -131,6 +137,8 @@ def _tables(record: dict[str, Any]) -> list[str]:
             f"{record['levels_most']} at most; {record['pictures_alike']:.0%} of them by no more "
             "than 2 levels anywhere.\n"
         )
+    if "moved" in record:
+        tables.append(_moved(record["moved"]))
     if "similarity" in record:
         tables.append(_similarity(record["similarity"]))
     return tables
@@ -155,6 +163,16 @@ def _ways(ways: dict[str, dict[str, Any]]) -> str:
     for name, one in ways.items():
         cells = [f"{v:,}" if isinstance(v, int) else _value(v) for v in one.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _moved(ways: dict[str, dict[str, dict[str, float]]]) -> str:
+    places = list(next(iter(ways.values()))["keys"])
+    lines = [f"| moved by | | {' | '.join(places)} |", f"|---|---|{'---|' * len(places)}"]
+    for name, one in ways.items():
+        for part, row in one.items():
+            cells = " | ".join(f"{row[place]:.2f}" for place in places)
+            lines.append(f"| {name} | {part} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
@@ -201,7 +219,8 @@ PROTOCOL = f"""## Protocol
   embeddings, the paper's kind of measure, into which scenes leak.
 - **Text** is the cosine of picture and caption, the super-category in the placeholder's place.
   *Scene* and *companions* are the shares in which what was named is read; *kind, colour, pattern,
-  marking* those in which the concept's own are.
+  marking* those in which the concept's own are. *Companions unchanged*, *alike* and *look taken*
+  compare companions with those that the base alone makes of the same prompt and noise.
 - **Intervals** are 95 % percentiles of {RESAMPLES} bootstrap draws: concepts first, then each one's
   pictures (prompt, seed); differences are of the same pictures. With three concepts they are rough.
 - **At equal likeness** is the mean difference of two fronts over the likenesses that both reach;

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.fidelity import companions
 from bench.fidelity.bootstrap import Array, Bootstrap, interval
 from bench.fidelity.lab import Lab, Setting
 from bench.fidelity.lessons import Lesson
@@ -27,6 +28,7 @@ SHOWN = (
     "own/primary",
     "own/pattern",
     "own/marking",
+    *companions.MEASURES,
 )
 """The measures of every point in the results."""
 

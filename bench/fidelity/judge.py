@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.fidelity.curriculum import Asked
 from perfuse_toybox.drawing import paint
-from perfuse_toybox.evaluator import Evaluator
+from perfuse_toybox.evaluator import Evaluator, identity_overlap
 from perfuse_toybox.evaluator_attributes import HEADS, NONE, identity_heads, words_of
 
 TRAITS = ("kind", "primary", "secondary", "pattern", "marking", "accent", "build")
@@ -49,14 +49,14 @@ def judge(
     seeds = len(pixels) // len(asked)
     each = [one for one in asked for _ in range(seeds)]
     truth = torch.stack([torch.from_numpy(paint(one.picture)).permute(2, 0, 1) for one in each])
-    read = {
-        head: [HEADS[head][int(index)] for index in shares.argmax(-1)]
-        for head, shares in evaluator.probabilities(pixels).items()
-    }
+    shares = evaluator.probabilities(pixels)
+    read = words_read(shares)
     embedded = evaluator.image_embedding(pixels)
     judged: dict[str, list[Any]] = {
-        "text": evaluator.text_similarity(pixels, [one.caption for one in each]).tolist(),
-        "image": evaluator.image_similarity(pixels, truth).tolist(),
+        "text": (embedded * evaluator.text_embedding([one.caption for one in each]))
+        .sum(-1)
+        .tolist(),
+        "image": (embedded * evaluator.image_embedding(truth)).sum(-1).tolist(),
         "variety": _variety(embedded, seeds),
         "scene": [
             float(found == one.picture.scene)
@@ -67,18 +67,20 @@ def judge(
         "present": [_present(read, index, one) for index, one in enumerate(each)],
     }
     names = list(each[0].figures)
+    true_shares = evaluator.probabilities(truth)
     alike, against_shown, whole_shown = [], [], []
     for name in names:
         figure = each[0].figures[name]
-        found = evaluator.identity_similarity(pixels, truth, figure)
+        found = identity_overlap(shares, true_shares, figure)
         judged[f"likeness/{name}"] = found.tolist()
         alike.append(found)
         shown = examples[name]
-        against_shown.append(
-            torch.stack(
-                [evaluator.identity_similarity(pixels, one[None], figure) for one in shown]
-            ).mean(0)
+        # Every picture beside every shown one, `[N · S, shown]`.
+        ours, theirs = (
+            {head: found.unsqueeze(place) for head, found in known.items()}
+            for place, known in ((1, shares), (0, evaluator.probabilities(shown)))
         )
+        against_shown.append(identity_overlap(ours, theirs, figure).mean(-1))
         whole_shown.append((embedded @ evaluator.image_embedding(shown).T).mean(-1))
     judged["likeness"] = torch.stack(alike).amin(0).tolist()
     judged["likeness_shown"] = torch.stack(against_shown).amin(0).tolist()
@@ -88,6 +90,14 @@ def judge(
     return {
         name: [None if value is None else round(float(value), 5) for value in values]
         for name, values in judged.items()
+    }
+
+
+def words_read(shares: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Every head's likeliest word for each picture, from `Evaluator.probabilities`."""
+    return {
+        head: [HEADS[head][int(index)] for index in found.argmax(-1)]
+        for head, found in shares.items()
     }
 
 

@@ -22,6 +22,7 @@ from rich.progress import (
 from torch import Tensor
 
 from bench.fidelity.bootstrap import Array, Bootstrap
+from bench.fidelity.companions import compare, painted
 from bench.fidelity.curriculum import BLENDS, TAUGHT, Asked, blend_prompts, prompts
 from bench.fidelity.form import Form
 from bench.fidelity.judge import Judged, judge
@@ -57,7 +58,7 @@ class Lab:
     def __init__(self, form: Form, base: BaseModel, work: Path, console: Console) -> None:
         self.form, self.base = form, base
         self.store, self._console = Store(work), console
-        self._evaluator = Evaluator.load()
+        self.evaluator = Evaluator.load()
         self._judge = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
         self._bar = Progress(
             TextColumn("{task.description:<46}"),
@@ -153,6 +154,10 @@ class Lab:
             self._bar.remove_task(task)
         return stacked(rows)
 
+    def beside(self, settings: Sequence[Setting | None]) -> dict[str, Array]:
+        """What settings do to companions, as `arrays`; None: the painter's pictures, no setting."""
+        return stacked([[self._beside(c, setting) for c in self.concepts] for setting in settings])
+
     def note(self, text: str) -> None:
         """A line of the log."""
         self._console.log(f"{self.form.name}: {text}")
@@ -200,7 +205,20 @@ class Lab:
         examples = {concept.name: pixels_of(concept, self.form.pictures) for concept in concepts}
         parts = {"pictures": key, "judge": self._judge, "examples": self.form.pictures}
         _, notes = self.store.ensure(
-            "judged", parts, lambda: ({}, judge(self._evaluator, asked, pixels, examples))
+            "judged", parts, lambda: ({}, judge(self.evaluator, asked, pixels, examples))
+        )
+        return notes
+
+    def _beside(self, concept: Concept, setting: Setting | None) -> Judged:
+        """`companions.compare` with the base alone, picture by picture of `judged`."""
+        asked, seeds = prompts(concept, self.form.prompts), self.form.seeds
+        if setting is None:
+            return compare(self.evaluator, asked, *painted(asked, len(seeds)))
+        pixels, key = self._pictures((concept,), asked, setting, seeds)
+        plain, plain_key = self._pictures((concept,), asked, (None, Rendering()), seeds)
+        parts = {"pictures": key, "plain": plain_key, "judge": self._judge}
+        _, notes = self.store.ensure(
+            "companions", parts, lambda: ({}, compare(self.evaluator, asked, pixels, plain))
         )
         return notes
 

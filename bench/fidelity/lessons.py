@@ -75,6 +75,8 @@ class Lesson:
             bias=self.bias,
             seed=self.seed,
             validate_every=min(25, self.steps),
+            # As many as the product has, but for the lessons of tests.
+            validation_rows=min(32, 4 * self.batch),
         )
 
     def parts(self, base: BaseModel, concept: Concept) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def learn_ours(
         For each job the files of the best validation (`best`) and of the end (`last`), float32,
         as bytes; and the validation curve.
     """
-    loops = [_loop(base, concept, lesson) for concept, lesson in jobs]
+    loops = [loop_of(base, concept, lesson) for concept, lesson in jobs]
     if checkpoint.exists():
         state = load_file(checkpoint)
         for index, loop in enumerate(loops):
@@ -144,7 +146,7 @@ def learn_ours(
 def learn_peer(base: BaseModel, concept: Concept, lesson: Lesson, on_step: Any) -> Made:
     """Learn a concept by textual inversion or LoRA, on the draws that ours sees."""
     settings = lesson.settings(concept)
-    draws = Draws(base, _latents(base, concept, lesson), settings)
+    draws = Draws(base, latents_of(base, concept, lesson), settings)
     learning = Learning(base, settings, draws.step(0).templates)
     peer: LeanTextualInversion | Lora
     if lesson.method == INVERSION:
@@ -160,8 +162,9 @@ def learn_peer(base: BaseModel, concept: Concept, lesson: Lesson, on_step: Any) 
     return kept, {"losses": [round(loss, 5) for loss in losses]}
 
 
-def _loop(base: BaseModel, concept: Concept, lesson: Lesson) -> TrainingLoop:
-    latents = _latents(base, concept, lesson)
+def loop_of(base: BaseModel, concept: Concept, lesson: Lesson) -> TrainingLoop:
+    """The product's own loop, before its first step."""
+    latents = latents_of(base, concept, lesson)
     weight = masks_for(
         base,
         _pictures(concept, lesson),
@@ -172,7 +175,8 @@ def _loop(base: BaseModel, concept: Concept, lesson: Lesson) -> TrainingLoop:
     return TrainingLoop(base, latents, lesson.settings(concept), weight)
 
 
-def _latents(base: BaseModel, concept: Concept, lesson: Lesson) -> PictureLatents:
+def latents_of(base: BaseModel, concept: Concept, lesson: Lesson) -> PictureLatents:
+    """What is shown, encoded."""
     return PictureLatents.encode(base, _pictures(concept, lesson))
 
 

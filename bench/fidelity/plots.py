@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+LAYOUT: Literal["constrained"] | None = "constrained"
 COLOURS = ("#2b6cb0", "#c0562f", "#3f8f5b", "#8a4fa3", "#b58a1b", "#5f6368")
 _BASE = "#222222"
 
 
 def page(columns: int = 1, width: float = 6.4, height: float = 4.4) -> tuple[Figure, list[Axes]]:
     """A figure with axes side by side."""
-    figure = Figure(figsize=(width * columns, height), layout="constrained")
+    figure = Figure(figsize=(width * columns, height), layout=LAYOUT)
     found = figure.subplots(1, columns, squeeze=False)[0]
     return figure, list(found)
 

@@ -23,11 +23,9 @@ SIGHTINGS: dict[tuple[int, str], str] = {
     (3, "quick"): (
         "The claim is not seen here, and the distance is half of what it was: at equal text "
         "similarity the LoRA has 0.05 more likeness (0.1 and more in the paper's form at a rate "
-        "of 0.03). What it pays is in the pictures and in none of the measures: it changes the "
-        "super-category for everything. Rabbits that wear the sunglasses turn orange, dog and "
-        "rabbit on the throne take its stripes; ours leave them as they are. A measure of what a "
-        "concept does to its companions is missing. Textual inversion hardly leaves the base. The "
-        "peers' best rates are at the edge of those tried."
+        "of 0.03). What it pays is measured in claim 11: it changes the super-category for "
+        "everything. Textual inversion hardly leaves the base. The peers' best rates are at the "
+        "edge of those tried."
     ),
     (4, "quick"): (
         "All concepts are there in nine of ten pictures, as with averaged LoRAs, and the least "
@@ -57,6 +55,17 @@ SIGHTINGS: dict[tuple[int, str], str] = {
         "The same adapters, prompts and noise: in the form of Eq. 3 the cat is an orange blob at "
         "1.1 and the chair is gone from the blend at 0.8. With the super-category in the place "
         "that the gate leaves, cat, sunglasses and chair stay, and at 1.1 the cat is any cat."
+    ),
+    (11, "quick"): (
+        "At full scale the LoRA of the throne turns dog, rabbit and cat on it purple and striped, "
+        "and that of the sunglasses turns rabbit and cat yellow; at a quarter of the scale, with "
+        "little likeness left, most companions are other ones already. The table of what moves "
+        "says why: it moves the values at the start token and at padding, which every place of "
+        "the picture reads, by more than their own length. Ours are not untouched: at 0.5 the "
+        "rabbit behind the sunglasses turns orange and the cat paler, and the orange cat's stripes "
+        "tint the blue chair; seats' riders keep their looks, but the throne itself is hardly "
+        "learned. From 0.8 on companions are close to those of the base. Textual inversion leaves "
+        "them alone because it changes little at all."
     ),
 }
 """Claim's number and form → what was seen."""

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from perfuse.adapter.file import write_atomically
 
-VERSIONS = {"lesson": 1, "pictures": 1, "judged": 1}
+VERSIONS = {
+    "lesson": 1,
+    "pictures": 1,
+    "judged": 1,
+    "companions": 1,
+    "trial": 1,
+    "trial lesson": 1,
+}
 """Raised by hand where code changes what a kind of file would hold."""
 
 Made = tuple[Mapping[str, Tensor], Mapping[str, Any]]
@@ -29,7 +36,7 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def key(self, kind: str, parts: Mapping[str, Any]) -> str:
         """The digest of a file of `kind` that depends on `parts`."""
@@ -38,11 +45,11 @@ class Store:
 
     def path(self, kind: str, key: str) -> Path:
         """Where it lies, or would."""
-        return self._root / kind / f"{key}.safetensors"
+        return self.root / kind / f"{key}.safetensors"
 
     def checkpoint(self, key: str) -> Path:
         """Where unfinished work keeps its state."""
-        folder = self._root / "unfinished"
+        folder = self.root / "unfinished"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{key}.safetensors"
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from bench.fidelity import bootstrap, results
+from bench.fidelity import bootstrap, companions, plots, results
 from bench.fidelity.__main__ import measure
 from bench.fidelity.bootstrap import Bootstrap, ahead, interval, verdict
 from bench.fidelity.claims import CLAIMS
@@ -26,12 +26,12 @@ from bench.fidelity.curriculum import (
     shown_scenes,
 )
 from bench.fidelity.document import write
-from bench.fidelity.form import QUICK
+from bench.fidelity.form import Form
 from bench.fidelity.judge import judge
 from bench.fidelity.lab import Lab
 from bench.fidelity.lessons import Lesson, learn_ours, pixels_of
 from bench.fidelity.lora import Lora, lora_plan
-from bench.renderer_bases import toybox
+from bench.fidelity.rendering import Rendering
 from perfuse.attach import BaseModel, attach, denoise
 from perfuse_toybox.concepts import SHADES, TOM
 from perfuse_toybox.drawing import paint
@@ -42,39 +42,12 @@ from perfuse_trainer.learning.latents import PictureLatents
 from perfuse_trainer.learning.learning import Learning
 from perfuse_trainer.pictures.images import TrainingPicture
 
-TINY = replace(
-    QUICK,
-    name="tiny",
-    # Two, since one does not blend.
-    concepts=2,
-    prompts=1,
-    pictures=2,
-    steps=2,
-    batch=2,
-    over=2,
-    denoising=1,
-    biases=(0.5, 0.9),
-    scales=(1.0,),
-    inversion_rates=(0.01,),
-    lora_rates=(0.001,),
-    blend_scenes=1,
-    blends=1,
-)
-
 
 @pytest.fixture(scope="module")
-def base() -> BaseModel:
-    torch.set_num_threads(1)
-    return toybox()
-
-
-@pytest.fixture(scope="module")
-def home(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which every claim was measured once, with few draws."""
+def home(toybox_base: BaseModel, tiny_form: Form, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every claim was measured once."""
     folder = tmp_path_factory.mktemp("fidelity")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "RESAMPLES", 60)
-        _measure(base, folder, None)
+    _measure(_lab(tiny_form, toybox_base, folder), None)
     return folder
 
 
@@ -92,12 +65,12 @@ def test_every_claim_is_measured_drawn_and_told(home: Path) -> None:
         assert f"({claim.NUMBER}) {claim.TITLE}" in document
 
 
-def test_what_is_finished_is_not_made_again(base: BaseModel, home: Path) -> None:
+def test_what_is_finished_is_not_made_again(
+    toybox_base: BaseModel, tiny_form: Form, home: Path
+) -> None:
     kept = {path: path.stat().st_mtime_ns for path in (home / "work").rglob("*.safetensors")}
     before = json.loads((home / "fidelity.json").read_text())["tiny"]["claims"]["spanning"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "RESAMPLES", 60)
-        _measure(base, home, [1])
+    _measure(_lab(tiny_form, toybox_base, home), [1])
     after = json.loads((home / "fidelity.json").read_text())["tiny"]["claims"]["spanning"]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert set((home / "work").rglob("*.safetensors")) == set(kept)
@@ -106,27 +79,30 @@ def test_what_is_finished_is_not_made_again(base: BaseModel, home: Path) -> None
     assert after == before
 
 
-def test_the_same_bytes_from_nothing(base: BaseModel, home: Path, tmp_path: Path) -> None:
-    _measure(base, tmp_path, [1])
+def test_the_same_bytes_from_nothing(
+    toybox_base: BaseModel, tiny_form: Form, home: Path, tmp_path: Path
+) -> None:
+    lab = _lab(tiny_form, toybox_base, tmp_path)
+    lab.arrays([(lab.lesson(), Rendering(bias=tiny_form.biases[0]))])
     again = sorted((tmp_path / "work").rglob("*.safetensors"))
-    assert again
+    assert len(again) == 3 * tiny_form.concepts  # Of each a lesson, pictures, what was read.
     for path in again:
         first = home / "work" / path.relative_to(tmp_path / "work")
         assert path.read_bytes() == first.read_bytes()
 
 
-def test_a_killed_lesson_goes_on_to_the_same_bytes(base: BaseModel, tmp_path: Path) -> None:
+def test_a_killed_lesson_goes_on_to_the_same_bytes(toybox_base: BaseModel, tmp_path: Path) -> None:
     jobs = [(concept, Lesson(steps=3, batch=2, pictures=1)) for concept in (TOM, SHADES)]
 
     def killed(done: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
-    undisturbed = learn_ours(base, jobs, tmp_path / "never", checkpoint_every=100)
+    undisturbed = learn_ours(toybox_base, jobs, tmp_path / "never", checkpoint_every=100)
     with pytest.raises(KeyboardInterrupt):
-        learn_ours(base, jobs, tmp_path / "pack", killed, checkpoint_every=1)
+        learn_ours(toybox_base, jobs, tmp_path / "pack", killed, checkpoint_every=1)
     steps: list[int] = []
-    resumed = learn_ours(base, jobs, tmp_path / "pack", steps.append, checkpoint_every=1)
+    resumed = learn_ours(toybox_base, jobs, tmp_path / "pack", steps.append, checkpoint_every=1)
     assert steps == [3]
     for (before, notes), (after, also) in zip(undisturbed, resumed, strict=True):
         assert notes == also
@@ -235,6 +211,29 @@ def test_true_pictures_are_judged_right_and_swapped_ones_found_out() -> None:
     assert wrong["likeness/tom"][0] < judged["likeness/tom"][0]  # type: ignore[operator]
 
 
+def test_a_companion_that_is_left_alone_is_told_from_one_that_took_the_look() -> None:
+    evaluator, asked = Evaluator.load(), prompts(TOM, 12)[1:4]
+    own, other = companions.painted(asked, 1)
+    left = companions.compare(evaluator, asked, own, other)
+    assert min(left["alike"]) > 0.9  # type: ignore[type-var, operator]
+    assert left["same/kind"] == [1.0] * 3
+    assert left["taken"] == [0.0] * 3
+    stained = []
+    for one in asked:
+        dressed = {
+            figure: replace(getattr(one.picture, figure), look=TOM.figure.look)
+            for figure in companions.companions_of(one)
+        }
+        picture = replace(one.picture, **dressed)
+        stained.append(torch.from_numpy(paint(picture)).permute(2, 0, 1))
+    took = companions.compare(evaluator, asked, torch.stack(stained), other)
+    assert took["taken"] == [1.0] * 3
+    assert took["unchanged"] == [0.0] * 3
+    bare = companions.compare(evaluator, prompts(TOM, 1), own[:1], other[:1])
+    assert set(bare) == set(companions.MEASURES)
+    assert all(values == [None] for values in bare.values())
+
+
 @torch.no_grad()
 def _predictions(base: BaseModel, lora: Lora, caption: str) -> tuple[torch.Tensor, torch.Tensor]:
     """What peft's own denoiser says, and ours with the LoRA's plan."""
@@ -247,23 +246,33 @@ def _predictions(base: BaseModel, lora: Lora, caption: str) -> tuple[torch.Tenso
     return theirs, ours
 
 
-def test_a_lora_in_a_plan_is_pefts_own(base: BaseModel) -> None:
+def test_a_lora_in_a_plan_is_pefts_own(toybox_base: BaseModel) -> None:
     settings = Lesson(steps=2, batch=2, pictures=1).settings(TOM)
     pictures = [TrainingPicture("0.png", pixels_of(TOM, 1)[0], None)]
-    draws = Draws(base, PictureLatents.encode(base, pictures), settings)
-    lora = Lora(base, Learning(base, settings, draws.step(0).templates), rate=0.05, seed=0)
+    draws = Draws(toybox_base, PictureLatents.encode(toybox_base, pictures), settings)
+    lora = Lora(
+        toybox_base, Learning(toybox_base, settings, draws.step(0).templates), rate=0.05, seed=0
+    )
     for step in range(2):
         lora.step(draws.step(step))
-    theirs, ours = _predictions(base, lora, "a photo of a cat")
+    theirs, ours = _predictions(toybox_base, lora, "a photo of a cat")
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         for name, weight in lora.denoiser.named_parameters():
             if "lora_B" in name:
                 weight.zero_()
-    _, plain = _predictions(base, lora, "a photo of a cat")
+    _, plain = _predictions(toybox_base, lora, "a photo of a cat")
     assert (plain - ours).abs().max() > 1e-3
 
 
-def _measure(base: BaseModel, folder: Path, numbers: list[int] | None) -> None:
-    lab = Lab(TINY, base, folder / "work", Console(file=io.StringIO()))
-    measure(lab, folder / "fidelity.json", folder / "docs", numbers, 1)
+def _lab(form: Form, base: BaseModel, folder: Path) -> Lab:
+    return Lab(form, base, folder / "work", Console(file=io.StringIO()))
+
+
+def _measure(lab: Lab, numbers: list[int] | None) -> None:
+    """With few draws, and no layout of plots that asks every label for its size."""
+    folder = lab.store.root.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "RESAMPLES", 60)
+        patch.setattr(plots, "LAYOUT", None)
+        measure(lab, folder / "fidelity.json", folder / "docs", numbers, 1)

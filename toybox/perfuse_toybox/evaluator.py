@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -150,15 +150,8 @@ class Evaluator:
             b: Likewise.
             figure: `subject`, `worn` or `seat`.
         """
-        heads = identity_heads(figure)
-        if not heads:
-            raise InvalidArgument(
-                f"figure is {figure!r}; it must be 'subject', 'worn' or 'seat'. Choose one of them."
-            )
         _check_pairs(len(a), len(b), "pictures", "pictures")
-        left, right = self.probabilities(a), self.probabilities(b)
-        overlaps = [(left[head] * right[head]).sqrt().sum(-1) for head in heads]
-        return torch.stack(overlaps).mean(0).clamp(0.0, 1.0)
+        return identity_overlap(self.probabilities(a), self.probabilities(b), figure)
 
     def read(self, pixels: Tensor) -> list[Reading]:
         """What each picture of `[N, 3, 32, 32]` uint8 shows."""
@@ -180,6 +173,23 @@ class Evaluator:
             for first in range(0, len(pixels), _CHUNK)
         ]
         return torch.cat(chunks)
+
+
+def identity_overlap(
+    a: Mapping[str, Tensor], b: Mapping[str, Tensor], figure: str = "subject"
+) -> Tensor:
+    """`Evaluator.identity_similarity` of pictures whose `probabilities` are at hand.
+
+    Raises:
+        InvalidArgument: There is no such figure.
+    """
+    heads = identity_heads(figure)
+    if not heads:
+        raise InvalidArgument(
+            f"figure is {figure!r}; it must be 'subject', 'worn' or 'seat'. Choose one of them."
+        )
+    overlaps = [(a[head] * b[head]).sqrt().sum(-1) for head in heads]
+    return torch.stack(overlaps).mean(0).clamp(0.0, 1.0)
 
 
 def attribute_accuracy(

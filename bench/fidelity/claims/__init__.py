@@ -1,4 +1,4 @@
-"""The paper's nine claims and one of ours, a module each.
+"""The paper's nine claims and two of ours, a module each.
 
 A module has `NUMBER`, `TITLE`, `STATEMENT` (the claim in one sentence), `RULE` (when it
 holds here), `measure(lab)` (a record of JSON with `verdicts`, name → verdict and figures),
@@ -12,6 +12,7 @@ from types import ModuleType
 
 from bench.fidelity.claims import (
     blends,
+    company,
     halves,
     locks,
     one_picture,
@@ -34,5 +35,6 @@ CLAIMS: Sequence[ModuleType] = (
     halves,
     sizes,
     remainder,
+    company,
 )
 """In the order of their numbers; each is cheap after those before it."""

@@ -1,0 +1,108 @@
+"""The keys and values of a prompt with one concept, in a trial's way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bench.fidelity.curriculum import Asked
+from bench.fidelity.trials.learning import State, edited_by_position
+from bench.fidelity.trials.way import Way
+from perfuse import method
+from perfuse.attach import (
+    BaseModel,
+    ConditioningPlan,
+    Strength,
+    Tokens,
+    edited_projections,
+    encode,
+    initial_value_outputs,
+    locked_key_outputs,
+    plain_keys,
+    plan,
+    strength,
+)
+
+
+@torch.no_grad()
+def planned(base: BaseModel, asked: Asked, state: State, way: Way, bias: float) -> ConditioningPlan:
+    """The plan of a prompt that names one concept; super-categories of one token alone."""
+    ((name, _),) = asked.figures.items()
+    words = {
+        part.removeprefix("embedding."): value
+        for part, value in state.items()
+        if part.startswith("embedding.")
+    }
+    encoded = encode(base, asked.prompt, {name: words})
+    (tokens,) = encoded.tokens
+    on = strength_of(base, encoded.encodings, state, way, bias, tokens)
+    value_output, by_position = state["value_output"], state["value_output"].ndim == 2
+    supers, inputs = state["super_category_encoding"], state["target_input"]
+    # These are W_V and W_K of all layers times any encoding.
+    remains, value_input = (initial_value_outputs(base, one) for one in (supers, inputs))
+    locked, key_input = (locked_key_outputs(base, one) for one in (supers, inputs))
+    key_output = locked
+    if way.remainder == "SUPER_CATEGORY":
+        key_input, key_output = key_input - locked, key_output - locked
+        value_input, value_output = value_input - remains, value_output - remains
+    given = torch.zeros_like(remains) if by_position else value_output
+    keys, values = edited_projections(
+        base,
+        encoded.encodings,
+        on,
+        given[None],
+        key_output[None],
+        value_inputs=value_input[None],
+        key_inputs=key_input[None],
+    )
+    if by_position:
+        values = edited_by_position(base, values, on.gate, value_output)
+    if way.key_lock == "GLOBAL":
+        supposed = encode(base, asked.caption)
+        keys = plain_keys(base, supposed.encodings)
+        if way.keys == "EDITED":
+            keys = edited_projections(
+                base,
+                supposed.encodings,
+                strength_of(base, supposed.encodings, state, way, bias, tokens),
+                given[None],
+                key_output[None],
+                value_inputs=value_input[None],
+                key_inputs=key_input[None],
+            ).keys
+    return replace(
+        plan(base, asked.caption),
+        keys=tuple(key[0] for key in keys),
+        values=tuple(value[0] for value in values),
+        encodings=encoded.encodings[0],
+    )
+
+
+def strength_of(
+    base: BaseModel, encodings: Tensor, state: State, way: Way, bias: float, tokens: Tokens
+) -> Strength:
+    """Similarity and gate, off where the way does not edit."""
+    on = strength(base, encodings, state["target_input"][None], bias, way.temperature)
+    gate = on.gate
+    if not way.tail:
+        closed, opened = method.gate(gate.new_tensor([0.0, 1.0]), bias, way.temperature)
+        gate = ((gate - closed) / (opened - closed)).clamp(0, 1)
+    there = _there(way.places, tokens, encodings.shape[-2])[:, None]
+    return replace(on, gate=gate * there, coordinates=on.coordinates * there)
+
+
+def _there(places: str, tokens: Tokens, length: int) -> Tensor:
+    """1 at the positions that the way edits, 0 elsewhere, `[M]`."""
+    position = torch.arange(length)
+    start, padding = position == 0, position > tokens.end_of_text
+    (slot,) = tokens.slots
+    left_out = {
+        "ALL": torch.zeros(length, dtype=torch.bool),
+        "NOT_START": start,
+        "NOT_PADDING": padding,
+        "WORDS": start | padding,
+        "CONCEPT": position != slot.position,
+    }[places]
+    return (~left_out).float()

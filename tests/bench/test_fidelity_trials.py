@@ -1,0 +1,171 @@
+"""Trials of open questions: their own way is the product's, and the others are what they say."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from bench.fidelity import bootstrap
+from bench.fidelity.curriculum import prompts
+from bench.fidelity.form import Form
+from bench.fidelity.lab import Lab
+from bench.fidelity.lessons import Lesson, loop_of
+from bench.fidelity.trials import trial
+from bench.fidelity.trials.__main__ import table, write
+from bench.fidelity.trials.covariances import accumulated
+from bench.fidelity.trials.learning import learn
+from bench.fidelity.trials.planning import planned, strength_of
+from bench.fidelity.trials.questions import QUESTIONS, Question
+from bench.fidelity.trials.trial import Trial, state_of
+from bench.fidelity.trials.way import Learnt, Way
+from perfuse.adapter import Adapter
+from perfuse.attach import BaseModel, ConditioningPlan, PlannedConcept, attach, plan
+from perfuse.method import KeyLock, Remainder
+from perfuse_toybox.concepts import TOM
+
+LESSON = Lesson(steps=2, batch=2, pictures=2, rate=0.1)
+ASKED = prompts(TOM, 3)[2]
+
+
+@pytest.fixture(scope="module")
+def adapter(toybox_base: BaseModel) -> Adapter:
+    """What the product learns in two steps."""
+    loop = loop_of(toybox_base, TOM, LESSON)
+    with attach(toybox_base.unet):
+        while not loop.finished:
+            loop.step()
+    return loop.adapter(best=False, dtype="float32")
+
+
+def test_the_trials_own_way_of_learning_is_the_products(
+    toybox_base: BaseModel, adapter: Adapter
+) -> None:
+    product = state_of(adapter)
+    ours = learn(toybox_base, TOM, LESSON, Learnt())
+    assert ours.keys() == product.keys()
+    for name, value in ours.items():
+        # The first steps of AdamW are as long whatever the gradient, and sway with its rounding.
+        torch.testing.assert_close(value, product[name], rtol=0, atol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize("lock", ["LOCAL", "GLOBAL"])
+@pytest.mark.parametrize("remainder", list(Remainder))
+def test_the_trials_own_way_of_rendering_is_the_products(
+    toybox_base: BaseModel, adapter: Adapter, lock: str, remainder: Remainder
+) -> None:
+    product = plan(
+        toybox_base,
+        ASKED.prompt,
+        [_concept(adapter)],
+        key_lock=KeyLock(lock),
+        remainder=remainder,
+    )
+    way = Way(key_lock=lock, remainder=remainder.value)
+    ours = planned(toybox_base, ASKED, state_of(adapter), way, 0.5)
+    for one, other in zip(_rows(ours), _rows(product), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_an_edit_at_some_places_leaves_the_others_alone(
+    toybox_base: BaseModel, adapter: Adapter
+) -> None:
+    state = state_of(adapter)
+    whole = planned(toybox_base, ASKED, state, Way(), 0.5)
+    end = whole.chunks[0].end_of_text
+    left = {"NOT_START": [0], "NOT_PADDING": [end + 1], "WORDS": [0, end + 1]}
+    for places, positions in left.items():
+        some = planned(toybox_base, ASKED, state, Way(places=places), 0.5)
+        for one, other in zip(_rows(some), _rows(whole), strict=True):
+            assert torch.equal(one[5], other[5])
+            for position in positions:
+                assert not torch.equal(one[position], other[position])
+
+
+def test_a_gate_without_tail_is_shut_at_nothing_and_open_at_the_concept(
+    toybox_base: BaseModel, adapter: Adapter
+) -> None:
+    state, (tokens,) = (
+        state_of(adapter),
+        plan(toybox_base, ASKED.prompt, [_concept(adapter)]).chunks,
+    )
+    encodings = torch.stack(
+        [-state["target_input"], 0 * state["target_input"], state["target_input"]]
+    )
+    gates = [
+        strength_of(toybox_base, encodings, state, Way(tail=tail), 0.5, tokens).gate[:, 0].tolist()
+        for tail in (False, True)
+    ]
+    assert gates[0] == pytest.approx([0, 0, 1], abs=1e-6)
+    assert gates[1][1] == pytest.approx(1 - gates[1][2], abs=1e-6) != 0
+
+
+def test_outputs_by_position_meet_the_product_where_all_are_alike(
+    toybox_base: BaseModel, adapter: Adapter
+) -> None:
+    state = state_of(adapter)
+    spread = state["value_output"].repeat(toybox_base.positions, 1)
+    ours = planned(toybox_base, ASKED, state | {"value_output": spread}, Way(), 0.5)
+    for one, other in zip(
+        _rows(ours), _rows(planned(toybox_base, ASKED, state, Way(), 0.5)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_through_the_target_input_and_outputs_by_position_are_learned(
+    toybox_base: BaseModel,
+) -> None:
+    lesson = replace(LESSON, steps=1)
+    plain = learn(toybox_base, TOM, lesson, Learnt())
+    whole = learn(toybox_base, TOM, lesson, Learnt(gradient="WHOLE"))
+    word = "embedding.text_encoder"
+    assert not torch.equal(whole[word], plain[word])
+    assert torch.equal(whole["target_input"], plain["target_input"])
+    each = learn(toybox_base, TOM, lesson, Learnt(outputs="POSITION"))["value_output"]
+    assert each.shape == (toybox_base.positions, plain["value_output"].shape[0])
+    assert not torch.equal(each[0], each[5])
+
+
+def test_positions_are_counted_as_said(toybox_base: BaseModel) -> None:
+    counts = {name: accumulated(toybox_base, name, 6).count for name in ("ALL", "WORDS", "NO_END")}
+    assert counts["ALL"] == 6 * toybox_base.positions
+    assert counts["NO_END"] == counts["WORDS"] - 6
+
+
+def test_a_question_is_asked_once_and_told(
+    toybox_base: BaseModel, tiny_form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 60)
+    monkeypatch.setattr(trial, "BIASES", (0.5,))
+    monkeypatch.setattr(trial, "CAPTIONS", 100)
+    form = replace(tiny_form, concepts=1)
+    lab = Lab(form, toybox_base, tmp_path / "work", Console(file=io.StringIO()))
+    ways = {"product": Way(), "other": Way(learnt=Learnt(counted="ALL"), key_lock="GLOBAL")}
+    question = Question("small", "Is it small?", ways)
+    record = Trial(lab).ask(question)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
+    assert Trial(lab).ask(question) == record
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    write(tmp_path / "trials.json", lab, record, question.name)
+    told = table(record)
+    assert "Is it small?" in told
+    assert "| other | 0.5 |" in told
+
+
+def test_the_first_way_of_every_question_is_the_products() -> None:
+    for question in QUESTIONS:
+        first, *others = question.ways.values()
+        assert first == Way(key_lock=first.key_lock)
+        assert first not in others
+
+
+def _rows(made: ConditioningPlan) -> tuple[torch.Tensor, ...]:
+    return (*made.keys, *made.values)
+
+
+def _concept(adapter: Adapter) -> PlannedConcept:
+    return PlannedConcept(TOM.name, adapter, 0.5, 0.15)

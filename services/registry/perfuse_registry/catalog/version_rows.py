@@ -13,6 +13,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
+    func,
     insert,
     select,
     update,
@@ -21,8 +22,9 @@ from sqlalchemy.sql.dml import ReturningInsert
 
 from perfuse.names import LATEST, ConceptName, VersionName
 from perfuse.storage.database import AnyRow
+from perfuse.storage.moments import now
 from perfuse.storage.prepared import Prepared
-from perfuse_registry.catalog.attachments import insert_previews, points_json
+from perfuse_registry.catalog.attachments import insert_previews, points_json, remove_previews
 from perfuse_registry.catalog.leases import outlasted
 from perfuse_registry.catalog.ownership import concept_row, missing, require_live
 from perfuse_registry.catalog.resources import Version
@@ -231,3 +233,26 @@ def insert_numbered(
         insert_previews(connection, version.tenant, concept, number, previews)
         reach("preview.inserted")
     return replace(version, number=number)
+
+
+def remove_version(connection: Connection, row: AnyRow) -> None:
+    """Remove a version's row and what hangs on it, in a transaction that holds its concept."""
+    if row.attachment_bytes:
+        remove_previews(connection, row.tenant, row.concept, row.number)
+    connection.execute(delete(VERSIONS).where(VERSIONS.c.id == row.id))
+    reach("version_delete.unlisted")
+    highest = select(func.max(VERSIONS.c.number)).where(VERSIONS.c.concept == row.concept)
+    connection.execute(
+        update(CONCEPTS)
+        .where(CONCEPTS.c.id == row.concept)
+        .values(
+            latest_number=highest.scalar_subquery(),
+            size_bytes=CONCEPTS.c.size_bytes - row.size_bytes - row.attachment_bytes,
+        )
+    )
+    # The grace period of bytes that nothing refers to begins now.
+    connection.execute(
+        update(BLOBS)
+        .where(BLOBS.c.tenant == row.tenant, BLOBS.c.digest == row.digest)
+        .values(touch_time=now())
+    )

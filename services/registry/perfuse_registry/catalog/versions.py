@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, select, update
 
 from perfuse.errors import (
     AliasInUse,
@@ -32,7 +32,6 @@ from perfuse_registry.catalog.attachments import (
     JudgedAttachments,
     NewAttachments,
     judge_attachments,
-    remove_previews,
 )
 from perfuse_registry.catalog.likeness import require_consent
 from perfuse_registry.catalog.ownership import (
@@ -52,12 +51,13 @@ from perfuse_registry.catalog.version_reads import VersionReads
 from perfuse_registry.catalog.version_rows import (
     found,
     insert_numbered,
+    remove_version,
     version_of,
     version_row,
 )
 from perfuse_registry.erased_bytes import ErasedBytes
 from perfuse_registry.failpoints import reach
-from perfuse_registry.tables import ALIASES, BLOBS, CONCEPTS, VERSIONS
+from perfuse_registry.tables import ALIASES, VERSIONS
 
 MUTABLE = frozenset({"description", "labels"})
 _NOTHING = NewAttachments()
@@ -294,25 +294,7 @@ class Versions(VersionReads):
                     f"{name} is what {', '.join(sorted(aliases))} points at. Move or delete the "
                     "alias first"
                 )
-            if row.attachment_bytes:
-                remove_previews(connection, row.tenant, row.concept, row.number)
-            connection.execute(delete(VERSIONS).where(VERSIONS.c.id == row.id))
-            reach("version_delete.unlisted")
-            highest = select(func.max(VERSIONS.c.number)).where(VERSIONS.c.concept == row.concept)
-            connection.execute(
-                update(CONCEPTS)
-                .where(CONCEPTS.c.id == row.concept)
-                .values(
-                    latest_number=highest.scalar_subquery(),
-                    size_bytes=CONCEPTS.c.size_bytes - row.size_bytes - row.attachment_bytes,
-                )
-            )
-            # The grace period of bytes that nothing refers to begins now.
-            connection.execute(
-                update(BLOBS)
-                .where(BLOBS.c.tenant == row.tenant, BLOBS.c.digest == row.digest)
-                .values(touch_time=now())
-            )
+            remove_version(connection, row)
             reach("version_delete.uncommitted")
 
         once(self._database, mutation, "DeleteVersion", [str(name), etag], type(None), work)

@@ -374,3 +374,36 @@ def test_a_batch_has_one_base_model(tiny_sd15: BaseModel, tiny_sd21: BaseModel) 
         stack(plans)
     with pytest.raises(InvalidArgument, match="at least one row"):
         stack([])
+
+
+def test_added_in_place_or_not_the_edit_is_the_same(double_base: BaseModel) -> None:
+    """Without gradients W e itself becomes the outcome; training has memory of its own for it."""
+    base, found = double_base, adapters(double_base)
+    ready = [prepare_concept(base, found[name]) for name in ("tom", "teddy")]
+    encodings = encode(base, "a photo of a cat in the snow").encodings
+    inputs = torch.stack([each.target_input for each in ready])
+    outputs = torch.stack([each.value_output for each in ready])
+
+    def edited() -> Projections:
+        on = strength(base, encodings, inputs, 0.6, 0.15)
+        return edited_projections(base, encodings, on, outputs, outputs)
+
+    before = encodings.clone()
+    with torch.no_grad():
+        ours = edited()
+    theirs = edited()
+    for one, other in zip((*ours.keys, *ours.values), (*theirs.keys, *theirs.values), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    assert torch.equal(encodings, before)
+
+
+def test_what_another_caller_told_the_tokenizer_cuts_no_prompt(base: BaseModel) -> None:
+    """Stock pipelines have it cut and fill what it reads, and leave it so."""
+    prompt = Prompt.parse(TEXT, ("tom", "teddy", "hat"))
+    tokenizers = [encoder.tokenizer for encoder in base.encoders]
+    before = prompt.body(tokenizers)
+    for tokenizer in tokenizers:
+        tokenizer("a photo", padding="max_length", truncation=True, max_length=4)
+        assert tokenizer.backend_tokenizer.truncation is not None
+    assert prompt.body(tokenizers) == before
+    assert prompt.body(tokenizers) == before

@@ -27,6 +27,7 @@ from perfuse.attach.planned_concept import (
     key_operands,
     prepared,
     require_base,
+    rows,
     value_operands,
 )
 from perfuse.attach.projection import (
@@ -157,9 +158,9 @@ def plan(
         on = strength(
             base,
             encodings,
-            torch.stack([concept.target_input for concept in in_order]),
+            rows([concept.target_input for concept in in_order]),
             *_parameters(settings, base),
-            duals=torch.stack([concept.dual_input for concept in in_order]),
+            duals=rows([concept.dual_input for concept in in_order]),
             names=parsed.names,
         )
         similarity = dict(zip(parsed.names, on.similarity[0].unbind(-1), strict=True))

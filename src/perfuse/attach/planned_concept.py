@@ -11,7 +11,7 @@ from perfuse.adapter import Adapter
 from perfuse.attach.base_model import BaseModel
 from perfuse.attach.prepared_concept import PreparedConcept, prepare_concept
 from perfuse.errors import BaseModelMismatch, InvalidArgument
-from perfuse.method import KeyLock, Remainder, filled
+from perfuse.method import Filled, KeyLock, Remainder, filled
 
 RENDER_BIAS = {KeyLock.LOCAL: 0.70, KeyLock.TRAINED_K: 0.70, KeyLock.GLOBAL: 0.55}
 """Bias of the gate where neither the request nor the adapter says one."""
@@ -94,37 +94,43 @@ def value_operands(
     concepts: Sequence[PreparedConcept], remainder: Remainder
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What values are edited with, as rows: outputs, and projected inputs."""
-    return _operands(
-        [concept.value_output for concept in concepts],
-        [concept.value_input for concept in concepts],
-        [concept.super_category_value for concept in concepts],
-        remainder,
-    )
+    if remainder is Remainder.NOTHING:
+        return (
+            rows([concept.value_output for concept in concepts]),
+            rows([concept.value_input for concept in concepts]),
+        )
+    return _left([concept.value_left for concept in concepts])
 
 
 def key_operands(
     concepts: Sequence[PreparedConcept], lock: KeyLock, remainder: Remainder
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What keys are edited with under LOCAL and TRAINED_K, likewise."""
-    return _operands(
-        [_key_output(concept, lock) for concept in concepts],
-        [concept.key_input for concept in concepts],
-        [concept.locked_key_output for concept in concepts],
-        remainder,
-    )
-
-
-def _operands(
-    outputs: Sequence[torch.Tensor],
-    inputs: Sequence[torch.Tensor],
-    super_categories: Sequence[torch.Tensor],
-    remainder: Remainder,
-) -> tuple[torch.Tensor, torch.Tensor]:
     if remainder is Remainder.NOTHING:
-        return torch.stack(list(outputs)), torch.stack(list(inputs))
-    rows = [torch.stack(list(each)) for each in (inputs, outputs, super_categories)]
-    left = filled(*rows)
-    return left.target_outputs, left.projected_target_inputs
+        return (
+            rows([_key_output(concept, lock) for concept in concepts]),
+            rows([concept.key_input for concept in concepts]),
+        )
+    return _left([_key_left(concept, lock) for concept in concepts])
+
+
+def rows(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Vectors [...] as rows [J, ...]; of one vector a view."""
+    return vectors[0][None] if len(vectors) == 1 else torch.stack(list(vectors))
+
+
+def _left(operands: Sequence[Filled]) -> tuple[torch.Tensor, torch.Tensor]:
+    inputs, outputs = (
+        each[0] if len(each) == 1 else torch.cat(each) for each in zip(*operands, strict=True)
+    )
+    return outputs, inputs
+
+
+def _key_left(concept: PreparedConcept, lock: KeyLock) -> Filled:
+    if lock is not KeyLock.TRAINED_K:
+        return concept.locked_key_left
+    operands = (concept.key_input, _key_output(concept, lock), concept.locked_key_output)
+    return filled(*(each[None] for each in operands))
 
 
 def _key_output(concept: PreparedConcept, lock: KeyLock) -> torch.Tensor:

@@ -27,6 +27,8 @@ class PreparedConcept:
         value_output: o*_V [Σ d_l].
         super_category_value: W_V e_super [Σ d_l].
         locked_key_output: W_K e_super [Σ d_l], o*_K under LOCAL.
+        value_left: operands [1, Σ d_l] with which values leave the super-category behind.
+        locked_key_left: those with which keys do, under LOCAL.
     """
 
     base: BaseModel
@@ -39,6 +41,8 @@ class PreparedConcept:
     value_output: torch.Tensor
     super_category_value: torch.Tensor
     locked_key_output: torch.Tensor
+    value_left: method.Filled
+    locked_key_left: method.Filled
 
     @property
     def nbytes(self) -> int:
@@ -47,6 +51,7 @@ class PreparedConcept:
         held = [
             *(self.target_input, self.dual_input, self.value_input, self.key_input),
             *(self.value_output, self.super_category_value, self.locked_key_output),
+            *(*self.value_left, *self.locked_key_left),
             *(adapter.target_input, adapter.super_category_encoding, adapter.value_output),
             *adapter.embeddings.values(),
             *([] if adapter.key_output is None else [adapter.key_output]),
@@ -56,7 +61,7 @@ class PreparedConcept:
 
 @torch.no_grad()
 def prepare_concept(base: BaseModel, adapter: Adapter) -> PreparedConcept:
-    """Make an adapter ready: about twenty bytes for each of its outputs, and W read once.
+    """Make an adapter ready: about forty bytes for each of its outputs, and W read once.
 
     Args:
         base: the adapter's base model.
@@ -70,6 +75,7 @@ def prepare_concept(base: BaseModel, adapter: Adapter) -> PreparedConcept:
     both = torch.stack([inputs, adapter.super_category_encoding.to(inputs)])
     key_input, locked = projected_by_keys(base, both)
     value_input, super_category_value = projected_by_values(base, both)
+    value_output = adapter.value_output.to(base.device)
     return PreparedConcept(
         base=base,
         adapter=adapter,
@@ -78,7 +84,9 @@ def prepare_concept(base: BaseModel, adapter: Adapter) -> PreparedConcept:
         dual_input=method.dual_inputs(inputs[None], base.inverse_covariance)[0],
         value_input=value_input,
         key_input=key_input,
-        value_output=adapter.value_output.to(base.device),
+        value_output=value_output,
         super_category_value=super_category_value,
         locked_key_output=locked,
+        value_left=method.filled(value_input[None], value_output[None], super_category_value[None]),
+        locked_key_left=method.filled(key_input[None], locked[None], locked[None]),
     )

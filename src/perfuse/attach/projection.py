@@ -16,6 +16,7 @@ from torch.nn import functional
 from perfuse import method
 from perfuse.attach.base_model import BaseModel
 from perfuse.errors import InvalidArgument, WrongShape
+from perfuse.method.operands import full_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,10 +203,31 @@ def _edited(
     """`method.blend` of every layer; what it adds to W e is computed for all of them at once."""
     if inputs is None:
         inputs = _all_projected(base, weights, concepts.target_inputs)
-    changes = method.change(inputs, concepts.coordinates, concepts.gate, outputs.to(base.device))
+    outputs = outputs.to(base.device)
+    factors, terms = method.change_terms(inputs, concepts.coordinates, concepts.gate, outputs)
+    projected = _projected(weights, encodings)
+    widths = [each.shape[-1] for each in projected]
+    if sum(widths) != terms.shape[-1]:
+        split_outputs(base, terms)  # which says so
+    with full_precision(concepts.gate):
+        if _may_add_in_place(projected[0], factors, terms):
+            # Nobody else has W e: it becomes the outcome, which no other memory is needed for.
+            flat = factors.reshape(-1, factors.shape[-1])
+            for each, term in zip(projected, terms.split(widths, dim=-1), strict=True):
+                each.view(flat.shape[0], -1).addmm_(flat, term)
+            return projected
+        changes = factors @ terms
     return tuple(
-        (projected + change).to(projected.dtype)
-        for projected, change in zip(
-            _projected(weights, encodings), split_outputs(base, changes), strict=True
-        )
+        (each + change).to(each.dtype)
+        for each, change in zip(projected, changes.split(widths, dim=-1), strict=True)
+    )
+
+
+def _may_add_in_place(projected: torch.Tensor, factors: torch.Tensor, terms: torch.Tensor) -> bool:
+    """Whether the same concepts are in all rows, nothing is rounded, and no gradient is wanted."""
+    return (
+        terms.ndim == 2
+        and projected.dtype == terms.dtype
+        and projected.shape[:-1] == factors.shape[:-1]
+        and not torch.is_grad_enabled()
     )

@@ -14,7 +14,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from perfuse.attach.tokens import Body, Break, Slot, Tokens, around, breaks_of, stand_in
+from perfuse.attach.tokens import (
+    Body,
+    Break,
+    Slot,
+    Tokens,
+    around,
+    breaks_of,
+    encoding_of,
+    stand_in,
+)
 from perfuse.errors import BaseModelUnsuitable, PromptRefused
 
 _CONTROL_WORDS = ("<|startoftext|>", "<|endoftext|>")
@@ -159,12 +168,10 @@ class Prompt:
                 breaks.append(Break.SPACE if spaced else Break.WORD)
                 spaced = False
                 continue
-            found = tokenizer(
-                piece.text, add_special_tokens=False, verbose=False, return_offsets_mapping=True
-            )
-            ids += found.input_ids
+            found = encoding_of(tokenizer, piece.text)
+            ids += found.ids
             if piece.name is not None:
-                count = len(found.input_ids)
+                count = len(found.ids)
                 if not count:
                     raise PromptRefused(
                         f"the super-category {piece.text!r} of <{piece.name}> gives no token; "
@@ -174,7 +181,7 @@ class Prompt:
                 breaks += [Break.SPACE if spaced else Break.WORD] + [Break.NEVER] * (count - 1)
                 spaced = False
                 continue
-            breaks += breaks_of(piece.text, found.offset_mapping, found.word_ids(), spaced)
+            breaks += breaks_of(piece.text, found.offsets, found.word_ids, spaced)
             spaced = piece.text[-1].isspace()
         return Body((tuple(ids),), tuple(slots), tuple(breaks))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
+from weakref import WeakKeyDictionary
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,27 @@ def breaks_of(
     return breaks
 
 
+def encoding_of(tokenizer: Any, text: str) -> Any:
+    """A text's ids, offsets and word_ids, without special tokens, as `tokenizers` gives them.
+
+    From the tokenizer within the tokenizer, a tenth of the time, unless another caller had the
+    latter cut or fill what it reads and left the former so.
+    """
+    within = tokenizer.backend_tokenizer
+    if within.truncation is None and within.padding is None:
+        return within.encode(text, add_special_tokens=False)
+    return tokenizer(text, add_special_tokens=False, verbose=False).encodings[0]
+
+
 def stand_in(tokenizer: Any) -> int:
     """An id that is neither special nor the highest: pooling looks for those."""
-    special = set(tokenizer.all_special_ids)
-    return next(token for token in range(len(tokenizer)) if token not in special)
+    found = _stand_ins.get(tokenizer)
+    if found is None:
+        special = set(tokenizer.all_special_ids)
+        found = next(token for token in range(len(tokenizer)) if token not in special)
+        _stand_ins[tokenizer] = found
+    return found
+
+
+# A base model's tokenizers learn nothing more, and asking them for it takes a while.
+_stand_ins: WeakKeyDictionary[Any, int] = WeakKeyDictionary()

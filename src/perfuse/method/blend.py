@@ -204,6 +204,25 @@ def change(
     Raises:
         WrongShape: the axes do not fit each other.
     """
+    factors, outer = change_terms(projected_target_inputs, coordinates, gates, target_outputs)
+    with full_precision(gates):
+        return factors @ outer
+
+
+def change_terms(
+    projected_target_inputs: Tensor, coordinates: Tensor, gates: Tensor, target_outputs: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The two factors of `change`, for those who add their product to something in one pass.
+
+    Args:
+        projected_target_inputs, coordinates, gates, target_outputs: as `change`.
+
+    Returns:
+        [σ, −c] as [..., M, 2 J], and o* above W I as [..., 2 J, d_l]; in at least float32.
+
+    Raises:
+        WrongShape: the axes do not fit each other.
+    """
     require_axes(
         projected_target_inputs=(projected_target_inputs, "... J d_l"),
         coordinates=(coordinates, "... M J"),
@@ -211,13 +230,12 @@ def change(
         target_outputs=(target_outputs, "... J d_l"),
     )
     dtype = result_dtype(projected_target_inputs, coordinates, gates, target_outputs)
-    with full_precision(gates):
-        # One product of 2 J terms is one pass over the outcome.
-        outer = torch.cat(
-            torch.broadcast_tensors(target_outputs.to(dtype), projected_target_inputs.to(dtype)),
-            dim=-2,
-        )
-        return torch.cat([gates.to(dtype), -coordinates.to(dtype)], dim=-1) @ outer
+    # One product of 2 J terms is one pass over the outcome.
+    outer = torch.cat(
+        torch.broadcast_tensors(target_outputs.to(dtype), projected_target_inputs.to(dtype)),
+        dim=-2,
+    )
+    return torch.cat([gates.to(dtype), -coordinates.to(dtype)], dim=-1), outer
 
 
 def _products(

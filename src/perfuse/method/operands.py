@@ -7,6 +7,7 @@ for the device, so the modules apply them to small tensors alone and never in `e
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from itertools import zip_longest
 
 import torch
@@ -25,34 +26,40 @@ def require_axes(**operands: tuple[Tensor, str]) -> None:
         WrongShape: a rank or a size disagrees; the message names both operands.
         InvalidArgument: an operand is not of a floating-point type.
     """
-    first_seen: dict[str, tuple[int, str]] = {}
-    leading: dict[str, torch.Size] = {}
-    for name, (tensor, axes) in operands.items():
+    for name, (tensor, _) in operands.items():
         if not tensor.is_floating_point():
             raise InvalidArgument(
                 f"{name} is of type {tensor.dtype}; it must be a floating-point tensor: "
                 "convert it with .float()"
             )
+    _require_fit(tuple((name, tensor.shape, axes) for name, (tensor, axes) in operands.items()))
+
+
+# A base model's shapes come again and again; what was refused is not remembered.
+@lru_cache(maxsize=1024)
+def _require_fit(operands: tuple[tuple[str, torch.Size, str], ...]) -> None:
+    first_seen: dict[str, tuple[int, str]] = {}
+    leading: dict[str, torch.Size] = {}
+    for name, shape, axes in operands:
         letters = axes.split()
         is_batched = letters[0] == "..."
         letters = letters[1:] if is_batched else letters
-        batch_rank = tensor.ndim - len(letters)
+        batch_rank = len(shape) - len(letters)
         if batch_rank < 0 or (batch_rank > 0 and not is_batched):
             raise WrongShape(
-                f"{name} has shape {list(tensor.shape)}; its axes must be "
-                f"[{', '.join(axes.split())}]"
+                f"{name} has shape {list(shape)}; its axes must be [{', '.join(axes.split())}]"
             )
-        for letter, size in zip(letters, tensor.shape[batch_rank:], strict=True):
+        for letter, size in zip(letters, shape[batch_rank:], strict=True):
             required, owner = first_seen.setdefault(
                 letter, (int(letter), "the rule") if letter.isdigit() else (size, name)
             )
             if size != required:
                 raise WrongShape(
-                    f"{name} has shape {list(tensor.shape)}, so its axis {letter} is {size}, but "
+                    f"{name} has shape {list(shape)}, so its axis {letter} is {size}, but "
                     f"{owner} has {required}; give tensors of one base model and prompt length"
                 )
         if is_batched:
-            leading[name] = tensor.shape[:batch_rank]
+            leading[name] = shape[:batch_rank]
     columns = zip_longest(*(reversed(shape) for shape in leading.values()), fillvalue=1)
     if any(len({*column} - {1}) > 1 for column in columns):
         seen = ", ".join(f"{name} {list(shape)}" for name, shape in leading.items())
@@ -97,6 +104,6 @@ def result_dtype(*tensors: Tensor) -> torch.dtype:
 def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     """A context in which a surrounding autocast does not narrow our matrix products."""
     device = tensor.device.type
-    if not torch.amp.is_autocast_available(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return nullcontext()
     return torch.autocast(device, enabled=False)

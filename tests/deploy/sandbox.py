@@ -1,9 +1,9 @@
 """A container started as a process: its command, its settings, and no more rights than it has.
 
-Where the kernel lets this process, which is where it is root's, a container has a tree of processes
-of its own, in which it is the first one; its user and group; no capability; everything read-only
-but its `emptyDir` volumes and /dev/shm; and its files under /mnt. Elsewhere it is a process of the
-same user, told to write where its volumes are.
+Where the kernel lets this process, as root or through a user namespace of its own, a container has
+a tree of processes of its own, in which it is the first one; its user and group; no capability;
+everything read-only but its `emptyDir` volumes and /dev/shm; and its files under /mnt. Elsewhere it
+is a process of the same user, told to write where its volumes are.
 """
 
 from __future__ import annotations
@@ -54,23 +54,38 @@ for place in $6; do
     esac
 done
 mount --bind /mnt/nothing /var/tmp
+# What its owner may write to, whom a user namespace makes the container's own user.
+for volume in $7; do mount --bind "/mnt/$volume" "/mnt/$volume"; done
+while [ $number -gt 0 ]; do
+    mount -o remount,bind,ro "/mnt/needed-$number"
+    number=$((number - 1))
+done
+mount -o remount,bind,ro /mnt
 mount -o remount,bind,ro /
 cd /
-user=$3 group=$4
-shift 6
-exec setpriv --reuid "$user" --regid "$group" --clear-groups --no-new-privs \
-    --bounding-set=-all --inh-caps=-all -- "$@"
+user=$3 group=$4 owner=$8
+shift 8
+set -- --no-new-privs --bounding-set=-all --inh-caps=-all -- "$@"
+[ "$owner" = 0 ] && exec setpriv --reuid "$user" --regid "$group" --clear-groups "$@"
+exec unshare --user --map-user="$user" --map-group="$group" --keep-caps setpriv "$@"
 """
 _UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL")
 
 
 @functools.cache
+def entrance() -> tuple[str, ...]:
+    """What a command is put behind to have namespaces of its own; nothing where it cannot have."""
+    if not shutil.which("unshare") or not shutil.which("setpriv"):
+        return ()
+    tried = _UNSHARE if not os.geteuid() else (*_UNSHARE, "--user", "--map-root-user")
+    inner = "unshare --user --map-user=1 --map-group=1 --keep-caps true"
+    trial = [*tried, "sh", "-ec", f"mount --rbind /mnt /mnt; mount -t tmpfs a /mnt; {inner}"]
+    return tried if subprocess.run(trial, capture_output=True).returncode == 0 else ()
+
+
 def confined() -> bool:
-    """Whether containers can be given namespaces of their own here."""
-    if os.geteuid() or not shutil.which("unshare") or not shutil.which("setpriv"):
-        return False
-    trial = [*_UNSHARE, "sh", "-c", "mount --bind /mnt /mnt"]
-    return subprocess.run(trial, capture_output=True).returncode == 0
+    """Whether containers have namespaces of their own here."""
+    return bool(entrance())
 
 
 @functools.cache
@@ -112,6 +127,7 @@ class Sandbox:
         secrets: name of a Secret → its keys.
         replaced: what stands for something else in settings, as addresses do.
         ports: as the manifest has them → as they are here.
+        besides: settings that no manifest has.
     """
 
     pod: Pod
@@ -120,13 +136,20 @@ class Sandbox:
     secrets: Mapping[str, Mapping[str, str | bytes]]
     replaced: Mapping[str, str] = field(default_factory=dict)
     ports: Mapping[int, int] = field(default_factory=dict)
+    besides: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def writable(self) -> dict[str, str]:
+        """Path of each `emptyDir` volume in the manifest → where the container finds it here."""
+        empty = [path for path, volume in self._mounts() if "emptyDir" in volume]
+        return {path: str(self._inside / _folder_name(path)) for path in empty}
 
     def start(self, *command: str) -> Container:
         """Its command, or another one with the same rights."""
         self.home.chmod(0o755)
         places = {path: self._volume(path, volume) for path, volume in self._mounts()}
         nothing = self._folder("nothing", 0o555)
-        inside = _INSIDE if confined() else self.home
+        inside = self._inside
         told = self.pod.environment(self.container)
         image = self.container["image"].partition(":")[0].removeprefix("perfuse-")
         settings = image_settings(image) | {
@@ -147,19 +170,25 @@ class Sandbox:
             context = {**self.pod.spec["securityContext"], **self.container["securityContext"]}
             user, group = str(context["runAsUser"]), str(context["runAsGroup"])
             barred, needed = map(" ".join, closed())
-            names = (str(self.home), temporary.name, user, group, barred, needed)
-            whole = [*_UNSHARE, "sh", "-ec", _ENTER, "sh", *names, *whole]
+            empty = " ".join(map(_folder_name, self.writable))
+            names = (str(self.home), temporary.name, user, group, barred, needed, empty)
+            whole = [*entrance(), "sh", "-ec", _ENTER, "sh", *names, str(os.geteuid()), *whole]
         said = self.home / "said.txt"
         with said.open("ab") as words:
             process = subprocess.Popen(
                 whole,
-                env={"PATH": os.environ["PATH"], **settings},
+                env={"PATH": os.environ["PATH"], **settings, **self.besides},
                 stdin=subprocess.DEVNULL,
                 stdout=words,
                 stderr=subprocess.STDOUT,
                 cwd=nothing,
             )
         return Container(process, said)
+
+    @property
+    def _inside(self) -> Path:
+        """Its home, as it sees it."""
+        return _INSIDE if confined() else self.home
 
     def _mounts(self) -> Any:
         return self.pod.mounts(self.container).items()
@@ -172,7 +201,7 @@ class Sandbox:
 
     def _volume(self, path: str, volume: Manifest) -> Path:
         """The folder of a volume, filled."""
-        folder = self._folder(path.strip("/").replace("/", "-"), 0o755)
+        folder = self._folder(_folder_name(path), 0o755)
         if "emptyDir" in volume:
             folder.chmod(0o777)
             return folder
@@ -206,6 +235,10 @@ class Sandbox:
             # A job is told where its server listens, and does not listen.
             return f"0.0.0.0:{self.ports.get(int(listened[1]), listened[1])}"
         return value
+
+
+def _folder_name(path: str) -> str:
+    return path.strip("/").replace("/", "-")
 
 
 class Container:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import random
-import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from pictures import noise
 
 from deploy.cluster import TENANT, Cluster, running
 from deploy.manifests import SERVICES
 from deploy.sandbox import confined
 from perfuse.cli.base_description import describe
-from perfuse.client import Client, Connection, TrainingSettings
+from perfuse.client import (
+    Client,
+    Connection,
+    Picture,
+    StateChange,
+    TrainingEvent,
+    TrainingProgress,
+    TrainingRun,
+    TrainingSettings,
+)
 from perfuse.errors import PerfuseError, Unauthenticated
 from perfuse_toybox.base import DIRECTORY
-from perfuse_toybox.concepts import TOM
 
 pytestmark = pytest.mark.timeout(600)
 SECONDS = 180.0
@@ -55,31 +62,41 @@ def test_nobody_comes_in_without_a_token(cluster: Cluster, service: str) -> None
         calls[service](client)
 
 
-@pytest.mark.skipif(not confined(), reason="only root can give a process fewer rights")
+RIGHTS = """
+import os, sys, tempfile
+def writes(folder):
+    try: tempfile.TemporaryFile(dir=folder)
+    except OSError: return False
+    return True
+places = ["/", "/tmp", "/var/tmp", "/mnt", *(each.path for each in os.scandir("/mnt"))]
+places += [*filter(os.path.isdir, sys.path), *sys.argv[1:]]
+print(*sorted(filter(writes, set(places))))
+rights = [line.split()[1] for line in open("/proc/self/status") if line.startswith("Cap")]
+print(os.getpid(), os.getuid(), os.getgid(), {int(right, 16) for right in rights})
+"""
+
+
 def test_a_container_has_no_right_that_its_manifest_does_not_give(cluster: Cluster) -> None:
     """Of the sandbox: or nothing here would show what a pod cannot do."""
-    program = """
-import os, tempfile
-try: tempfile.gettempdir(); wrote = True
-except FileNotFoundError: wrote = False
-rights = [line.split()[1] for line in open("/proc/self/status") if line.startswith("Cap")]
-print(os.getpid(), os.getuid(), os.getgid(), wrote, {int(right, 16) for right in rights})
-"""
-    for service, writes in {"registry": False, "renderer": True}.items():
-        container = cluster.sandbox(service).start("python", "-c", program)
+    for service in ("registry", "renderer"):
+        sandbox = cluster.sandbox(service)
+        volumes = sandbox.writable
+        container = sandbox.start("python", "-c", RIGHTS, *volumes.values())
         assert container.wait(60) == 0, container.said
-        assert container.said == f"1 10001 10001 {writes} {{0}}\n"
+        writable, rights = container.said.splitlines()
+        if confined():
+            temporary = {"/tmp"} & volumes.keys()
+            assert set(writable.split()) == {*volumes.values(), *temporary}
+            assert rights == "1 10001 10001 {0}"
+        else:
+            # Its rights are ours, and its volumes are where it was told.
+            assert set(volumes.values()) <= set(writable.split())
+    assert volumes
 
 
-def test_a_concept_is_learned_published_and_rendered(cluster: Cluster, tmp_path: Path) -> None:
-    TOM.write_pictures(tmp_path, count=2)
+def test_a_concept_is_learned_published_and_rendered(cluster: Cluster) -> None:
     with cluster.client() as perfuse:
-        run = perfuse.train(
-            "tom",
-            [tmp_path],
-            super_category=TOM.super_category,
-            settings=TrainingSettings(steps=2, batch=2, validate_every=2),
-        )
+        run = train(perfuse, "tom", steps=2)
         done = perfuse.training_runs.wait(run.name, patience=SECONDS)
         assert done.version, (done.error, cluster.running["trainer"][0].container.said)
         perfuse.aliases.point("tom", "prod", done.version)
@@ -87,18 +104,74 @@ def test_a_concept_is_learned_published_and_rendered(cluster: Cluster, tmp_path:
         assert image.picture.startswith(b"\x89PNG")
 
 
+def train(perfuse: Client, concept: str, steps: int) -> TrainingRun:
+    """A run that has begun to be."""
+    return perfuse.train(
+        concept,
+        [Picture(f"{index}.png", noise(index, 64)) for index in range(2)],
+        super_category="cat",
+        settings=TrainingSettings(steps=steps, batch=2, validate_every=steps),
+    )
+
+
+class Watcher:
+    """Somebody who watches a run from its begin to its end.
+
+    Args:
+        cluster: in which it is.
+        run: watched.
+    """
+
+    def __init__(self, cluster: Cluster, run: TrainingRun) -> None:
+        self.events: list[TrainingEvent] = []
+        self._cluster, self._run = cluster, run
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+
+    @property
+    def steps(self) -> list[int]:
+        """Of which it was told, in order."""
+        return [each.step for each in self.events if isinstance(each, TrainingProgress)]
+
+    def _watch(self) -> None:
+        with self._cluster.client() as perfuse:
+            for event in perfuse.training_runs.watch(self._run.name, patience=SECONDS):
+                self.events.append(event)
+
+    def begun(self) -> None:
+        """Wait until the run trains."""
+        until = time.monotonic() + SECONDS
+        while not self.steps:
+            assert time.monotonic() < until, self.events
+            time.sleep(0.01)
+
+    def went_on(self) -> None:
+        """It was gone on with once, told everything once, and left one version."""
+        self._thread.join(SECONDS)
+        changes = [each for each in self.events if isinstance(each, StateChange)]
+        assert changes[-1].state == "SUCCEEDED", self.events
+        assert {change.attempt for change in changes if change.state == "RUNNING"} == {1, 2}
+        told = [event.sequence for event in self.events]
+        assert told == list(range(1, len(told) + 1))
+        with self._cluster.client() as perfuse:
+            versions = [each.name for each in perfuse.versions.list(self._run.concept)]
+        assert versions == [changes[-1].version]
+
+
 class Callers:
-    """Callers who make concepts until they are stopped, and remember what they were told.
+    """Callers who make things until they are stopped, and remember what they were told.
 
     Args:
         cluster: that they call.
+        service: `registry` for concepts, `trainer` for image sets with a picture.
+        name: that what they make begins with.
         count: of them.
     """
 
-    def __init__(self, cluster: Cluster, name: str, count: int = 3) -> None:
+    def __init__(self, cluster: Cluster, service: str, name: str, count: int = 3) -> None:
         self.made: list[str] = []
         self.refused: list[PerfuseError] = []
-        self._cluster, self._name = cluster, name
+        self._cluster, self._service, self._name = cluster, service, name
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=self._call, args=(index,)) for index in range(count)
@@ -120,11 +193,16 @@ class Callers:
             while not self._stopped.is_set():
                 number += 1
                 try:
-                    concept = f"{self._name}-{caller}-{number}"
-                    made = perfuse.concepts.create(concept, super_category="cat")
-                    self.made.append(made.name)
+                    self.made.append(self._make(perfuse, f"{self._name}-{caller}-{number}"))
                 except PerfuseError as error:
                     self.refused.append(error)
+
+    def _make(self, perfuse: Client, name: str) -> str:
+        if self._service == "registry":
+            return perfuse.concepts.create(name, super_category="cat").name
+        made = perfuse.image_sets.create(name)
+        perfuse.image_sets.upload(made.name, [Picture("one.png", noise(1))])
+        return made.name
 
     def make(self, count: int) -> None:
         """Wait until they made so many more."""
@@ -133,22 +211,47 @@ class Callers:
             assert time.monotonic() < until, self.refused
             time.sleep(0.01)
 
-    def seen(self, perfuse: Client) -> None:
-        """All that they were told they made is there, once."""
-        there = [concept.name for concept in perfuse.concepts.list()]
+    def seen(self) -> None:
+        """All that they were told they made is there, once and whole."""
+        with self._cluster.client() as perfuse:
+            if self._service == "registry":
+                there = [concept.name for concept in perfuse.concepts.list()]
+            else:
+                there = [found.name for found in perfuse.image_sets.list()]
+                assert all(len(perfuse.image_sets.get(name).images) == 1 for name in self.made)
+        assert self.made
         assert len(set(there)) == len(there)
         assert set(self.made) <= set(there)
 
 
 def test_a_rolling_restart_of_the_registry_loses_no_call(cluster: Cluster) -> None:
-    with Callers(cluster, "rolled") as callers:
+    with Callers(cluster, "registry", "rolled") as callers:
         statuses = cluster.roll("registry")
         # They go on with the new one.
         callers.make(20)
     assert statuses == [0]
     assert callers.refused == []
+    callers.seen()
+
+
+def test_a_rolling_restart_of_the_trainer_loses_no_call_and_no_step(cluster: Cluster) -> None:
+    (old,) = cluster.running["trainer"]
+    new = cluster.start("trainer")
+    cluster.ready("trainer", new)
     with cluster.client() as perfuse:
-        callers.seen(perfuse)
+        watcher = Watcher(cluster, train(perfuse, "rolled", steps=40))
+    watcher.begun()
+    with Callers(cluster, "trainer", "rolled", 2) as callers:
+        cluster.admit("trainer", new)
+        callers.make(1)
+        assert cluster.remove("trainer", old) == 0
+        callers.make(2)
+    assert callers.refused == []
+    callers.seen()
+    watcher.went_on()
+    # The old pod's worker kept what it had.
+    assert watcher.steps == sorted(set(watcher.steps))
+    assert watcher.steps[-1] == 40
 
 
 def test_a_rolling_restart_of_the_renderer_loses_no_picture(cluster: Cluster) -> None:
@@ -185,18 +288,19 @@ def test_a_rolling_restart_of_the_renderer_loses_no_picture(cluster: Cluster) ->
 def test_a_pod_killed_at_random_loses_nothing_that_was_told_done(cluster: Cluster) -> None:
     chance = random.Random(9)
     cluster.admit("registry", cluster.start("registry"))
-    with Callers(cluster, "killed") as callers:
-        for _ in range(2):
-            callers.make(chance.randrange(10, 40))
-            victim = chance.choice(cluster.running["registry"])
-            cluster.running["registry"].remove(victim)
-            victim.container.signal(signal.SIGKILL)
-            victim.container.wait(30)
-            cluster.services["registry"].backends.remove(victim.connect)
-            cluster.admit("registry", cluster.start("registry"))
-    assert callers.made
     with cluster.client() as perfuse:
-        callers.seen(perfuse)
+        watcher = Watcher(cluster, train(perfuse, "killed", steps=40))
+    watcher.begun()
+    callers = {name: Callers(cluster, name, "killed", 1) for name in ("registry", "trainer")}
+    with callers["registry"], callers["trainer"]:
+        for service in chance.sample(["registry", "registry", "trainer"], 3):
+            callers[service].make(chance.randrange(1, 5))
+            cluster.kill(service, chance.choice(cluster.running[service]))
+            cluster.admit(service, cluster.start(service))
+        callers["trainer"].make(1)
+    for each in callers.values():
+        each.seen()
+    watcher.went_on()
 
 
 @pytest.mark.parametrize("service", ["trainer", "renderer", "registry"])

@@ -11,6 +11,9 @@ another concept.
 - "none": a prompt without concepts, whose text is not encoded again either. What "gate" takes
   beyond it is what a choice of concepts costs by itself: the rest, encoding a text and projecting
   it into keys and values, stock diffusers does without any concept too, the latter in every step.
+- "first" and "bare": "seen" once more, in turns with the same prompt without a concept, which is
+  encoded anew as well. Their difference is the same cost seen from a prompt that never came
+  before; what encoding a text takes varies by more than that.
 
 Stock diffusers, on a denoiser of its own, with rank-4 LoRAs on every K and V on the local disk:
 
@@ -49,7 +52,11 @@ RESIDENT = 8
 """LoRAs that the peer holds for "set"."""
 
 EDITS = 8
-"""Turns of "gate" and "none" for each round of the others: their difference is small."""
+"""Turns of what is compared with and without a concept, for each round of the others: the
+difference is small."""
+
+ADDED = "(gate - none) / load"
+ADDED_FIRST = "(first - bare) / load"
 
 PROMPT = "a photo of {} at night"
 ELSEWHERE = "{} in the snow"
@@ -96,14 +103,15 @@ class Ours:
         return self._runner.run(self._plan(planner, index, text.format(f"<c{index}>"), settings))
 
     def edit(self, times: int) -> dict[str, list[float]]:
-        """Seconds of "gate" and "none", taking turns."""
-        found: dict[str, list[float]] = {"gate": [], "none": []}
-        for turn in range(times + 1):
-            gate = self.plan(self.editing, 0, bias=0.5 + 0.4 * turn / (times + 1))[0]
-            none = self._runner.run(self._plan(self.editing, 0, PROMPT.format("cat"), {}))[0]
-            if turn:
-                found["gate"].append(gate)
-                found["none"].append(none)
+        """Seconds of "gate" and "none", and of "first" and "bare", taking turns."""
+        found: dict[str, list[float]] = {"gate": [], "none": [], "first": [], "bare": []}
+        for planner, names in ((self.editing, ("gate", "none")), (self.meeting, ("first", "bare"))):
+            for turn in range(times + 1):
+                with_one = self.plan(planner, 0, bias=0.5 + 0.4 * turn / (times + 1))[0]
+                without = self._runner.run(self._plan(planner, 0, PROMPT.format("cat"), {}))[0]
+                if turn:
+                    found[names[0]].append(with_one)
+                    found[names[1]].append(without)
         return found
 
     async def _plan(
@@ -200,7 +208,6 @@ def measure(base: BaseModel, rounds: int, advance: Step) -> dict[str, Any]:
             advance()
         seconds["set"] = theirs.choose(rounds)
         seconds |= ours.edit(EDITS * rounds)
-    added = [gate - none for gate, none in zip(seconds["gate"], seconds["none"], strict=True)]
     return {
         "rounds": rounds,
         "lora": {"rank": LORA_RANK, "on": "every K and V", "resident": RESIDENT},
@@ -214,7 +221,8 @@ def measure(base: BaseModel, rounds: int, advance: Step) -> dict[str, Any]:
             "new / load": _ratio(seconds, "new", "load"),
             "seen / (load + encode)": _ratio(seconds, "seen", "load", "encode"),
             "gate / load": round(median(seconds["gate"]) / median(seconds["load"]), 5),
-            "(gate - none) / load": round(median(added) / median(seconds["load"]), 5),
+            ADDED: _added(seconds, "gate", "none"),
+            ADDED_FIRST: _added(seconds, "first", "bare"),
         },
     }
 
@@ -242,6 +250,12 @@ def _their_turn(theirs: Theirs, turn: int) -> dict[str, float]:
     theirs.reset()
     found["encode"] = _timed(lambda: theirs.encode(turn))
     return found
+
+
+def _added(seconds: dict[str, list[float]], with_one: str, without: str) -> float:
+    """The median of what a concept adds, as a share of loading a LoRA."""
+    pairs = zip(seconds[with_one], seconds[without], strict=True)
+    return round(median([more - less for more, less in pairs]) / median(seconds["load"]), 5)
 
 
 def _ratio(seconds: dict[str, list[float]], ours: str, *theirs: str) -> float:

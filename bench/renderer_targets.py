@@ -11,6 +11,10 @@ SWAP = 1 / 50
 _HELD = ("kept / load", "new / (load + encode)", "(gate - none) / load")
 """Of the swap's ratios: with text encoding on neither side, on both, and with neither encoding nor
 the projection of the text, which stock diffusers does in every step."""
+_SAID = {
+    "(gate - none) / load": "what a concept adds to its prompt, text at hand ÷ load",
+    "(first - bare) / load": "what a concept adds to its prompt, never seen before ÷ load",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def _of(measured: dict[str, Any], base: str) -> Iterator[Figure]:
                 what = f"{call}, {count} concept{'s' * (count != '1')}, {step['lanes']} lanes"
                 yield Figure("a", f"{what} ÷ stock", base, ratio, 1.02)
     for what, ratio in measured["swap"]["ratio"].items():
-        yield Figure("b", what, base, ratio, SWAP if what in _HELD else None)
+        held = SWAP if what in _HELD else None
+        yield Figure("b", _SAID.get(what, what), base, ratio, held)
     mixed = measured["mixed"]["ratio"]
     # The batch is what is held to the target; planning now adds text encoding and edits to it.
     for when, least in {"planned before": 0.97, "planned now": None}.items():

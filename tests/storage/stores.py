@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 from minio import Minio
-from moto.server import ThreadedMotoServer
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
 
 from perfuse.storage.blobs import BlobStore
 from perfuse.storage.blobs_directory import DirectoryBlobs
@@ -96,11 +98,22 @@ class Ground:
 @functools.cache
 def moto_server() -> str:
     """Endpoint of a local S3 server over HTTP, started once per process."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    atexit.register(server.stop)
-    host, port = server.get_host_and_port()
-    return f"http://{host}:{port}"
+    # Of moto's services S3 alone: its own server looks through the folder of all of them twice
+    # for each request, which takes as long as the request does.
+    application = create_backend_app("s3")
+    server = make_server(
+        "127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler
+    )
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+    atexit.register(stop)
+    return f"http://127.0.0.1:{server.server_port}"
 
 
 def fresh_bucket() -> Bucket:

@@ -197,7 +197,7 @@ ALLOWED: dict[str, set[str]] = {
         *("perfuse.serving", "perfuse_trainer.runners", "perfuse_trainer.working", "ray"),
         "structlog",
     },
-    "perfuse_trainer.foreman": {"perfuse_trainer", "structlog"},
+    "perfuse_trainer.foreman": {"perfuse.errors", "perfuse_trainer", "structlog"},
     "perfuse_trainer.measures": {
         *(*STORAGE, "perfuse.serving.metrics", "perfuse_trainer"),
         *("prometheus_client", "sqlalchemy"),

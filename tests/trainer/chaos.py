@@ -156,5 +156,5 @@ def disturb(
             moment = time.monotonic() + chaos.lot.uniform(0.0, 4.0)
             # Coming up takes most of the time: every other kill waits for training to go on.
             steps = made if chaos.lot.random() < 0.5 else -1
-        time.sleep(0.05)
+        time.sleep(0.2)
     chaos.end()

@@ -11,6 +11,7 @@ from pathlib import Path
 from registry.processes import PAIRS, Place, ServerProcess, fresh_place, start
 from registry.processes import _home as tokens_home
 
+from perfuse.adapter import digest
 from perfuse.attach import BaseModel
 from perfuse.method import KeyLock
 from perfuse.serving.tokens import mint
@@ -55,6 +56,15 @@ class Installation:
         concept = f"tenants/{run.tenant}/concepts/{run.concept_id}"
         request = wire.ListVersionsRequest(parent=concept)
         return list(self.registry.stub(_token(run.tenant)).ListVersions(request).versions)
+
+    def previews(self, version: str) -> list[wire.VersionPreview]:
+        """A version's previews, each as its bytes are."""
+        stub = self.registry.stub(_token(_tenant(version)))
+        found = stub.GetVersion(wire.GetVersionRequest(name=version)).previews
+        for each in found:
+            request = wire.DownloadPreviewRequest(name=version, digest=each.digest)
+            assert digest(stub.DownloadPreview(request).picture) == each.digest
+        return list(found)
 
     def told(self) -> str:
         """The end of the Trainers' log."""
@@ -157,4 +167,4 @@ def eventually(what: Callable[[], object], there: Installation, seconds: float =
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, there.told()
-        time.sleep(0.05)
+        time.sleep(0.2)

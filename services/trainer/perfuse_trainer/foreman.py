@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
 
+from perfuse.errors import PerfuseError
 from perfuse_trainer.measures import Measures
 from perfuse_trainer.runners.runner import Runner, RunnerLost
 from perfuse_trainer.runs.publisher import Publisher
 from perfuse_trainer.runs.run_queue import Queue
+from perfuse_trainer.runs.staff import Staff
 from perfuse_trainer.vault import Vault
 
 _PAUSE = 0.5
@@ -23,7 +26,8 @@ class Foreman:
     """Turns until it is stopped: reap, publish, start workers, sweep.
 
     It keeps nothing: another Trainer's foreman on the same tables does no harm, and one that was
-    killed leaves nothing undone that the next one does not do.
+    killed leaves nothing undone that the next one does not do. Together they start as many workers
+    as the runs need (`staff`).
 
     Args:
         queue: Of runs.
@@ -31,7 +35,8 @@ class Foreman:
         publisher: Of finished runs.
         vault: Of runs' files.
         sweep: Removes what expired and what nothing refers to.
-        workers: Most at a time.
+        staff: Of all Trainers on these tables.
+        workers: Most at a time, of this one.
         pack: Runs of one worker.
         base_models: Ids of those that workers have.
         measures: Count the workers.
@@ -50,6 +55,7 @@ class Foreman:
         publisher: Publisher,
         vault: Vault,
         sweep: Callable[[], object],
+        staff: Staff,
         *,
         workers: int,
         pack: int,
@@ -63,6 +69,7 @@ class Foreman:
         self._on_lost, self._chores = on_lost, tuple(chores)
         self._queue, self._runner, self._publisher = queue, runner, publisher
         self._vault, self._sweep, self._sweep_seconds = vault, sweep, sweep_seconds
+        self._staff = staff
         self._workers, self._pack, self._base_models = workers, pack, base_models
         self._measures = measures or Measures()
         self._measures.places.set(workers * pack)
@@ -81,6 +88,9 @@ class Foreman:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         await asyncio.to_thread(self._runner.close, grace_seconds)
+        with contextlib.suppress(PerfuseError):
+            # Else it is noticed a little later.
+            await asyncio.to_thread(self._staff.leave)
 
     async def turn(self) -> None:
         """One round."""
@@ -90,21 +100,22 @@ class Foreman:
             with self._told():
                 await chore()
         await self._publisher.publish()
-        await asyncio.to_thread(self._staff)
+        await asyncio.to_thread(self._hire)
         if time.monotonic() - self._swept > self._sweep_seconds:
             self._swept = time.monotonic()
             await asyncio.to_thread(self._sweep)
 
-    def _staff(self) -> None:
-        alive = list(self._runner.alive().values())
-        for base_model_id, runs in sorted(self._queue.length().items()):
-            if base_model_id not in self._base_models:
-                continue
-            wanted = min(-(-runs // self._pack), self._workers)
-            while alive.count(base_model_id) < wanted and len(alive) < self._workers:
-                self._runner.start(base_model_id)
-                alive.append(base_model_id)
-        self._measures.staffed(len(alive))
+    def _hire(self) -> None:
+        own = Counter(self._runner.alive().values())
+        needed = {
+            base_model_id: -(-runs // self._pack)
+            for base_model_id, runs in self._queue.length().items()
+            if base_model_id in self._base_models
+        }
+        hired = self._staff.hire(own, needed, self._workers - own.total())
+        for base_model_id in hired:
+            self._runner.start(base_model_id)
+        self._measures.staffed(own.total() + len(hired))
 
     async def _run(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from perfuse_trainer.runs.consent import ConsentWatch
 from perfuse_trainer.runs.erasing import Eraser
 from perfuse_trainer.runs.publisher import Publisher
 from perfuse_trainer.runs.run_queue import Queue
+from perfuse_trainer.runs.staff import Staff
 from perfuse_trainer.service_settings import TrainerSettings
 from perfuse_trainer.sweeping import Sweeper
 from perfuse_trainer.trainer import Trainer
@@ -80,6 +81,7 @@ async def serve(settings: TrainerSettings) -> None:
             Publisher(trainer.database, trainer.vault, registry, authorization, measures),
             trainer.vault,
             sweep,
+            Staff(trainer.database, settings.lease),
             workers=settings.workers,
             pack=settings.pack,
             base_models=frozenset(directories),

@@ -180,6 +180,17 @@ class ErasedConceptRow(Base, table=True):
     confirm_time: datetime | None = moment(nullable=True)
 
 
+class StaffRow(Base, table=True):
+    """How many workers a Trainer has for a base model, told a moment ago."""
+
+    __tablename__ = "staff"
+
+    trainer: str = Field(max_length=36, primary_key=True)
+    base_model_id: str = identifier(primary_key=True)
+    workers: int
+    tell_time: datetime = moment()
+
+
 class AuditEventRow(Base, table=True):
     """One mutation that was done or refused; see `perfuse.storage.audit`."""
 
@@ -213,5 +224,6 @@ RUNS = table_of(RunRow)
 EVENTS = table_of(EventRow)
 REQUESTS = table_of(RequestRow)
 ERASED_CONCEPTS = table_of(ErasedConceptRow)
+STAFF = table_of(StaffRow)
 AUDIT_EVENTS = table_of(AuditEventRow)
 SECRETS = table_of(SecretRow)

@@ -92,18 +92,16 @@ class Place:
             database.close()
 
     @contextmanager
-    def registry(
-        self, *, store: BlobStore | None = None, **durations: timedelta
-    ) -> Iterator[Registry]:
+    def registry(self, *, store: BlobStore | None = None, **settings: Any) -> Iterator[Registry]:
         """The Registry over it, in this process.
 
         Args:
             store: Instead of the place's own, such as one that wraps it.
-            durations: As of `Registry`; by default nothing waits for anything.
+            settings: As of `Registry`; by default nothing waits for anything.
         """
         defaults = {"garbage_grace": timedelta(0), "concept_retention": timedelta(0)}
         database = Database(self.url)
-        registry = Registry(database, store or self.store(), **(defaults | durations))
+        registry = Registry(database, store or self.store(), **(defaults | settings))
         try:
             yield registry
         finally:

@@ -80,14 +80,17 @@ class Tenants:
         self._chance = random.Random(6)
         self.deadline: float | None = None
 
-    async def one(self, heard: _Heard) -> None:
-        """One picture of any tenant."""
+    def draw(self) -> tuple[str, str, int]:
+        """Tenant, prompt and steps of a picture."""
         chance = self._chance
         prompt = f"a photo of <{CONCEPT}> {chance.choice(_SCENES)}"
-        steps = chance.choice(self._load.steps)
+        return chance.choice(TENANTS), prompt, chance.choice(self._load.steps)
+
+    async def one(self, heard: _Heard, tenant: str, prompt: str, steps: int) -> None:
+        """One picture."""
         began = time.perf_counter()
         outcome = await _outcome(
-            self._caller.render(chance.choice(TENANTS), prompt, steps=steps, timeout=self.deadline)
+            self._caller.render(tenant, prompt, steps=steps, timeout=self.deadline)
         )
         heard.outcomes[outcome] += 1
         if outcome == "finished":
@@ -100,23 +103,33 @@ class Tenants:
 
         async def again() -> None:
             while time.perf_counter() < until:
-                await self.one(heard)
+                await self.one(heard, *self.draw())
 
         began = time.perf_counter()
         await asyncio.gather(*(again() for _ in range(self._load.callers)))
         return heard.outcomes["finished"] / (time.perf_counter() - began)
 
     async def open_loop(self, rate: float, seconds: float) -> dict[str, Any]:
-        """`rate` calls a second for `seconds`, at moments of their own."""
+        """`rate` calls a second for `seconds`, at moments of their own.
+
+        What came is kept, so that it can be played again: `came`, moment, tenant and steps of each.
+        So is how fast the machine was just before: `alone_ms`, of the light tenant's picture.
+        """
         heard = _Heard()
+        alone = median([await _light_one(self._caller, self._load) for _ in range(3)])
+        came: list[tuple[float, str, int]] = []
         began = time.perf_counter()
         due = 0.0
         calls = []
         while (due := due + self._chance.expovariate(rate)) < seconds:
             await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
-            calls.append(asyncio.create_task(self.one(heard)))
+            tenant, prompt, steps = self.draw()
+            came.append((round(due, 4), tenant, steps))
+            calls.append(asyncio.create_task(self.one(heard, tenant, prompt, steps)))
         await asyncio.gather(*calls)
         return {
+            "came": came,
+            "alone_ms": round(1000 * alone, 2),
             "offered_per_second": round(len(calls) / seconds, 2),
             "goodput_per_second": round(heard.outcomes["finished"] / seconds, 2),
             "outcomes": dict(heard.outcomes),

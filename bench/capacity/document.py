@@ -22,6 +22,7 @@ def write(record: dict[str, Any], page: Path) -> None:
     """
     tables = {
         "reality": _reality(record["validation"]),
+        "replayed": _replayed(record["validation"]["replayed"]),
         "fleets": _fleets(record["fleets"]),
         "sweep": _fleets(record["sweep"]),
         "routing": _fleets(record["routing"]),
@@ -49,6 +50,19 @@ def _reality(found: dict[str, Any]) -> str:
     rows += [[f"light beside a flood, {names[x]}", *_compared(light[x])] for x in list(names)[:2]]
     rows.append(["the flood meanwhile, pictures/s", *_compared(light["flood"])])
     return _table(["", "measured", "simulated", "middle 90 %", "error"], rows)
+
+
+def _replayed(found: dict[str, Any]) -> str:
+    head = ["errors", "p50", "p99", "best with steps", "p50", "p99"]
+    rows = []
+    for share, each in found.items():
+        fitted, slower = (
+            [f"{error:+.0%}" for error in each[which].values()]
+            for which in ("as_fitted", "as_slower")
+        )
+        times = f"{each['slower']:.2f} times as long"
+        rows.append([f"{float(share):.0%} offered", *fitted, times, *slower])
+    return _table(head, rows)
 
 
 def _compared(value: dict[str, float]) -> list[str]:

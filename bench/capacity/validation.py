@@ -5,12 +5,15 @@ and planning on the same cores, so that sixteen callers who call again and again
 pictures a second as they did. Everything else follows, and is compared.
 
 A measurement lasted 14 s, in which some fifty requests came: its 99th percentile is the slowest
-of them. So the simulation is repeated in the same size, and the middle 90 % of it are told.
+of them. So the simulation is repeated in the same size, and the middle 90 % of it are told. Then
+the very requests that came are played, and it is told with how much longer steps they would have
+taken as long as they did: a machine is not always as fast as when its capacity was measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,7 @@ from bench.capacity.trial import Result, Trial
 from perfuse_renderer.engine.limits import EngineSettings
 
 REPETITIONS = 40
+_SLOWER = tuple(percent / 100 for percent in range(80, 151, 5))
 _SETTINGS = EngineSettings()
 """As the Renderer's defaults are, with which it was measured."""
 
@@ -46,6 +50,7 @@ def validate(
             "fitted": round(_closed(measured, times), 2),
         },
         "shares": {},
+        "replayed": {},
     }
     for share, real in measured.load["shares"].items():
         runs = []
@@ -60,6 +65,8 @@ def validate(
                 [run.outcomes[Outcome.FINISHED] / run.trial.seconds for run in runs],
             ),
         }
+        if "came" in real and real["outcomes"].keys() == {"finished"}:
+            found["replayed"][share] = _replayed(measured, times, real)
     found["light"] = _light(measured, times, repetitions, advance)
     return found
 
@@ -134,6 +141,44 @@ def _open(measured: MeasuredRenderer, times: Tabled, real: dict[str, Any], seed:
         after=measured.around(times),
         seed=seed,
     ).run()
+
+
+def _replayed(measured: MeasuredRenderer, times: Tabled, real: dict[str, Any]) -> dict[str, Any]:
+    """The very requests that came, all of which ended in time: errors, with steps as fitted and as
+    they fit best."""
+
+    def errors(slower: float) -> dict[str, float]:
+        longer = Tabled({lanes: slower * seconds for lanes, seconds in times.table.items()})
+        run = Trial(
+            _Kept(0.0, came=tuple(real["came"])),
+            longer,
+            size=1,
+            seconds=measured.load["load"]["seconds"],
+            settings=_SETTINGS,
+            after=measured.around(longer),
+        ).run()
+        played = {"p50_ms": _ms(run, 0.5), "p99_ms": _ms(run, 0.99)}
+        return {name: round(value / real["latency"][name] - 1, 3) for name, value in played.items()}
+
+    tried = {slower: errors(slower) for slower in _SLOWER}
+    best = min(tried, key=lambda each: sum(map(abs, tried[each].values())))
+    return {"as_fitted": tried[1.0], "slower": best, "as_slower": tried[best]}
+
+
+@dataclass(frozen=True)
+class _Kept(Load):
+    """What came, again, whatever deadline it had.
+
+    Attributes:
+        came: moment, tenant and steps of each request.
+    """
+
+    came: tuple[tuple[float, str, int], ...] = ()
+
+    def requests(self, seconds: float, chance: np.random.Generator) -> Any:
+        """See `Load.requests`."""
+        for moment, tenant, steps in self.came:
+            yield Request(tenant, moment, [Picture(steps, self.lanes)])
 
 
 class _Counted(Load):

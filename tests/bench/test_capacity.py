@@ -95,6 +95,25 @@ class TestLaws:
             assert light.outcome is Outcome.FINISHED
             assert light.latency <= 2 * 10 * TIMES.seconds(2) + TIMES.seconds(16)
 
+    @pytest.mark.parametrize("share", [1.2, 2.0])
+    def test_above_capacity_who_is_taken_in_is_done_in_time(self, share: float) -> None:
+        """Or its steps are lost: it is refused at once, however many tenants have one picture."""
+        capacity = pictures_per_second(TIMES, EngineSettings().max_lanes, 2, 5)
+        load = Load(share * capacity, tenants=500, skew=0.5, steps=(5,), patience=4.0)
+        result = Trial(load, TIMES, size=1, seconds=60.0, warm=10.0).run()
+        assert result.share(Outcome.LATE) < 0.05
+        # And not many more are refused than must be.
+        assert result.share(Outcome.FINISHED) > 0.9 / share
+
+    def test_a_measured_course_is_played_as_it_was(self) -> None:
+        real = MeasuredRenderer.of(read("renderer")).load["shares"]["0.8"]
+        played = validation._Kept(0.0, came=tuple(real["came"]))
+        came = list(played.requests(14.0, np.random.default_rng(0)))
+        assert len(came) == sum(real["outcomes"].values())
+        assert [(each.began, each.tenant, each.pictures[0].steps) for each in came] == [
+            (moment, tenant, steps) for moment, tenant, steps in real["came"]
+        ]
+
     def test_more_replicas_are_started_under_load_and_end_after_it(self) -> None:
         scaling = experiments.scalings(QUICK, Assumptions())["scaled, machines in 4 min"]
         assert not isinstance(scaling, int)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from perfuse.errors import ResourceExhausted
@@ -10,9 +11,18 @@ from perfuse_renderer.engine.limits import EngineSettings
 from perfuse_renderer.engine.pace import Pace
 from perfuse_renderer.engine.render import Place, Queued, Render
 
+_RECENT = 10
+"""Pictures alone, in whose time at least it is counted what came of late."""
+_MORE = 1.25
+"""Times what came of late: who is taken in just in time is late whenever more comes."""
+_MOST_COMING = 0.75
+"""Of the denoiser: what is taken from what is there by what may come, at most."""
+_REMEMBERED = 1024
+"""Renders of which it is known when they came."""
+
 
 class Admission:
-    """Decides by what is queued and by how fast the denoiser was.
+    """Decides by what is queued, by what came of late, and by how fast the denoiser was.
 
     Args:
         settings: limits of the queue.
@@ -29,6 +39,7 @@ class Admission:
         self._settings = settings
         self._pace = pace
         self._clock = clock
+        self._came: deque[tuple[float, str, int]] = deque(maxlen=_REMEMBERED)
 
     def admit(
         self, render: Render, places: Sequence[Place], queues: Mapping[str, Sequence[Place]]
@@ -64,6 +75,8 @@ class Admission:
                 f"{max(0.0, remaining):.1f} s. Allow more time, or ask for fewer steps or pictures",
                 finish - remaining,
             )
+        asked = sum(place.lane_steps for place in places)
+        self._came.append((self._clock(), render.tenant, asked))
         return Queued(waiting, wait or 0.0)
 
     def _forecast(
@@ -74,22 +87,46 @@ class Admission:
     ) -> tuple[float | None, float | None]:
         """Seconds to the first step and to the end, as the tenant's fair share allows.
 
-        A tenant gets at least one part in as many as there are tenants; and nobody waits longer
-        than all the work there is. None before anything of this size was ever stepped.
+        While a tenant has pictures, each other one gets as much as it, or all that it wants. So the
+        new pictures wait for no more of another's than they and those before them take, and for
+        what comes meanwhile, as if a little more went on coming than came of late. None before
+        anything of this size was ever stepped.
         """
         lane = self._lane_seconds(places[0])
         if lane is None:
             return None, None
+        tenant = places[0].render.tenant
         mine = sum(place.lane_steps for place in own)
-        everyone = sum(place.lane_steps for queue in queues.values() for place in queue)
         asked = sum(place.lane_steps for place in places)
-        tenants = len(set(queues) | {places[0].render.tenant})
-        wait = min(mine * tenants, everyone) * lane
-        finish = min((mine + asked) * tenants, everyone + asked) * lane
+        others = [
+            sum(place.lane_steps for place in queue)
+            for name, queue in queues.items()
+            if name != tenant
+        ]
+        wait = (mine + sum(min(mine, each) for each in others)) * lane
+        whole = mine + asked
+        finish = (whole + sum(min(whole, each) for each in others)) * lane
         # However empty the queue, a picture's steps follow one another.
         alone = self._step_seconds(places[0])
         shortest = max(place.picture.steps for place in places) * alone
-        return wait, max(finish, shortest)
+        coming = self._coming(tenant, whole, max(finish, _RECENT * shortest)) * lane
+        return wait, max(finish / (1 - min(coming, _MOST_COMING)), shortest)
+
+    def _coming(self, tenant: str, whole: int, seconds: float) -> float:
+        """Lane-steps a second of others' that go before `whole` of a tenant's.
+
+        Of what comes when a part x of the whole is left, at most that much goes before the rest of
+        it; on average over x from 0 to 1 that is part - part² / (2 whole), part being what comes or
+        the whole, whichever is less.
+        """
+        since = self._clock() - seconds
+        before = 0.0
+        for moment, name, lane_steps in reversed(self._came):
+            if moment < since:
+                break
+            part = min(lane_steps, whole)
+            before += part - part * part / (2 * whole) if name != tenant else 0.0
+        return _MORE * before / seconds
 
     def _lane_seconds(self, place: Place) -> float | None:
         return self._pace.lane_seconds(place.size)

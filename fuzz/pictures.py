@@ -8,6 +8,7 @@ same decoder here, and goes on after what it refused.
 from __future__ import annotations
 
 import atexit
+import warnings
 from functools import cache
 from io import BytesIO
 
@@ -76,7 +77,9 @@ def one(data: bytes) -> None:
 def _here(data: bytes, header: PictureHeader, is_mask: bool) -> tuple[bytes, bytes | None] | None:
     kept = kept_size(header.width, header.height)
     try:
-        _, pixels, alpha = decode(data, (header.width, header.height), kept, is_mask=is_mask)
+        # Pillow remarks on broken EXIF data, which the program takes as said by nobody.
+        with warnings.catch_warnings(action="ignore"):
+            _, pixels, alpha = decode(data, (header.width, header.height), kept, is_mask=is_mask)
     except Exception:
         # Decoders raise whatever they like; the program answers all of it with one verdict.
         return None

@@ -33,6 +33,11 @@ SECONDS = 240.0
 PERFUSE = (sys.executable, "-c", "from perfuse.cli import main; main()")
 
 
+_described: dict[str, str] = {}
+"""What earlier platforms of this process kept of their base models, to describe which takes a
+process that loads torch: later ones find it, as at a second start in one folder."""
+
+
 @dataclass(frozen=True)
 class Platform:
     """A running platform.
@@ -106,6 +111,12 @@ def running(
     home: Path, *options: str, environment: dict[str, str] | None = None
 ) -> Iterator[Platform]:
     """A platform that is ready; killed at the end with all that it started."""
+    bases = home / "bases"
+    for folder in (home, bases) if _described else ():
+        folder.mkdir(mode=0o700, exist_ok=True)
+    for name, text in _described.items():
+        if not (bases / name).exists():
+            (bases / name).write_text(text)
     with start(home, *options, environment=environment) as process:
         watchdog = threading.Timer(SECONDS, process.kill)
         watchdog.start()
@@ -116,6 +127,7 @@ def running(
             if not line:
                 _, said = process.communicate(timeout=SECONDS)
                 raise AssertionError(f"`perfuse up` ended with {process.returncode}: {said}")
+            _described.update({each.name: each.read_text() for each in bases.glob("*.json")})
             connection = Connection.find(config=home / LEFT_BY_UP)
             yield Platform(home, connection, process, json.loads(line))
         finally:

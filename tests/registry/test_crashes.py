@@ -168,6 +168,15 @@ OPERATIONS = {
 BETWEEN_STATEMENTS = {"lease.uncommitted", "version.numbered"}
 
 
+# Of a collection: no death at one point keeps the next run from the others of its step.
+STEPS = (
+    ("garbage.purge_uncommitted", "garbage.purge_committed"),
+    ("garbage.locked", "garbage.removed", "garbage.uncommitted"),
+    ("garbage.condemn_uncommitted", "garbage.condemned"),
+    ("garbage.forgotten", "garbage.adopted", "garbage.swept"),
+)
+
+
 def is_of(pair: str, point: str) -> bool:
     """Whether the call comes by the point there."""
     if pair.startswith("postgresql") and point in BETWEEN_STATEMENTS:
@@ -319,7 +328,7 @@ class TestKilled:
         outcomes[pair, point].result()
 
     def test_the_command_itself_dies_and_starts_again(self, tmp_path: Path) -> None:
-        kill_and_repeat(PAIRS[0], "version.uncommitted", tmp_path, command=True)
+        kill_and_repeat(PAIRS[0], ["version.uncommitted"], tmp_path, command=True)
 
 
 @pytest.fixture(scope="module")
@@ -334,42 +343,74 @@ def outcomes(
         and item.cls is TestKilled
         and hasattr(item, "callspec")
     ]
+    chains = chained(chosen)
     for pair in {pair for pair, _ in chosen}:
         with furnished(pair, tmp_path_factory.mktemp("first")):
             pass  # What all of a kind share is made by one thread.
     with ThreadPoolExecutor(2) as pool:
+        done = [
+            pool.submit(kill_and_repeat, pair, points, tmp_path_factory.mktemp(pair))
+            for pair, points in chains
+        ]
         yield {
-            (pair, point): pool.submit(kill_and_repeat, pair, point, tmp_path_factory.mktemp(pair))
-            for pair, point in chosen
+            (pair, point): future
+            for (pair, points), future in zip(chains, done, strict=True)
+            for point in points
         }
         pool.shutdown(cancel_futures=True)
 
 
-def kill_and_repeat(pair: str, point: str, folder: Path, *, command: bool = False) -> None:
+def chained(chosen: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """The points that one place serves: an operation's before its commit, each other by itself.
+
+    Of a collection, which on its way does for good what it comes by, those of one step. The longest
+    come first, so that none is left running alone.
+    """
+    chains: dict[tuple[str, str], list[str]] = {}
+    for pair, point in chosen:
+        (name,) = (name for name, operation in OPERATIONS.items() if point in operation.points)
+        if is_behind(point):
+            name = point
+        elif name == "collect":
+            name = next((points[0] for points in STEPS if point in points), point)
+        chains.setdefault((pair, name), []).append(point)
+    return sorted(
+        ((pair, points) for (pair, _), points in chains.items()),
+        key=lambda chain: len(chain[1]),
+        reverse=True,
+    )
+
+
+def kill_and_repeat(pair: str, points: list[str], folder: Path, *, command: bool = False) -> None:
+    """Kill a call at each of these points of one operation in turn, each time on a new server, and
+    then let it be. What all the dead left is gone in the end."""
     with furnished(pair, folder) as (place, registry):
-        (operation,) = (each for each in OPERATIONS.values() if point in each.points)
+        (operation,) = (each for each in OPERATIONS.values() if points[0] in each.points)
         call = operation.prepare(registry, place)
-        doomed = serve(place, armed([point], "kill"), command=command)
-        stub = doomed.stub()
-        before = seen(stub)
-        with pytest.raises(grpc.RpcError) as caught:
-            call(stub)
-        killed = time.monotonic()
-        assert code_of(caught.value) == "UNAVAILABLE"
-        assert doomed.wait() == -signal.SIGKILL
+        states = []
+        for point in points:
+            doomed = serve(place, armed([point], "kill"), command=command)
+            stub = doomed.stub()
+            states.append(seen(stub))
+            with pytest.raises(grpc.RpcError) as caught:
+                call(stub)
+            killed = time.monotonic()
+            assert code_of(caught.value) == "UNAVAILABLE", point
+            assert doomed.wait() == -signal.SIGKILL, point
 
         server = serve(place, command=command)
         try:
             stub = server.stub()
-            between = seen(stub)
+            states.append(seen(stub))
             first, second = call(stub), call(stub)
             settle(place, stub, killed)
-            after = seen(stub)
+            before, after = states[0], seen(stub)
             if isinstance(first, wire.CollectGarbageResponse):
-                assert between in (before, after)
+                assert all(state in (before, after) for state in states)
             else:
                 assert first == second
-                assert between == (after if is_behind(point) else before)
+                left = [after if is_behind(point) else before for point in points]
+                assert states == [before, *left]
             assert after != before
         finally:
             server.kill()

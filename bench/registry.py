@@ -178,7 +178,10 @@ def contenders(folder: Path, plan: Plan, mlflow: Path | None) -> Iterator[dict[s
                 enter(
                     registry_servers.registry(folder / f"{kind}-{index}", url, bucket, files, **has)
                 )
-                for kind, has in (("ours", workers | {"CACHE_MIB": "0"}), ("replica", workers))
+                for kind, has in (
+                    ("ours", workers | {"ADAPTER_MEGABYTES": "0"}),
+                    ("replica", workers),
+                )
             )
             jobs = fill_registry(ours, plan.sizes, plan.clients)
             calling, again = (

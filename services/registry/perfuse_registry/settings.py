@@ -24,7 +24,7 @@ class RegistrySettings(StorageSettings):
             they are removed; longer than backups of the database are kept.
         request_retention_hours: How long a `request_id` is remembered.
         lease_minutes: How long an upload may take.
-        cache_mib: Of adapters that each worker keeps in memory; 0 keeps none.
+        adapter_megabytes: Of adapters that each worker keeps in memory; 0 keeps none.
         quota_file: What tenants may keep, see `perfuse.quotas`; None limits nothing.
     """
 
@@ -40,7 +40,7 @@ class RegistrySettings(StorageSettings):
     request_retention_hours: float = Field(default=48.0, ge=24)
     # A lease that ends too early costs an upload, never bytes, so that any length may be set.
     lease_minutes: float = Field(default=60.0, gt=0)
-    cache_mib: float = Field(default=32.0, ge=0)
+    adapter_megabytes: int = Field(default=32, ge=0)
     quota_file: Path | None = None
 
     def blobs(self) -> BlobStore:
@@ -69,5 +69,5 @@ class RegistrySettings(StorageSettings):
 
     @property
     def cache_bytes(self) -> int:
-        """See `cache_mib`."""
-        return int(self.cache_mib * (1 << 20))
+        """See `adapter_megabytes`."""
+        return self.adapter_megabytes << 20

@@ -17,9 +17,11 @@ from perfuse.storage.blobs_directory import DirectoryBlobs
 from perfuse.v1 import erasure_pb2
 from perfuse.v1 import registry_pb2 as wire
 from perfuse_registry.cached_blobs import MAX_SECONDS, CachedBlobs
+from registry import samples
 from registry.served import Tenant, refused
 
 ACME = "acme"
+PREVIEWS = samples.previews(samples.picture(1))
 
 
 class Store(DirectoryBlobs):
@@ -268,3 +270,15 @@ class TestThroughTheApi:
             wire.VerifyIntegrityRequest(tenant=acme.id)
         )
         assert [list(each.versions) for each in answer.damaged] == [[kept.name]]
+
+    def test_previews_are_not_kept(self, acme: Tenant) -> None:
+        acme.concept()
+        sent = samples.upload(f"{acme.name}/concepts/tom", samples.adapter(1), previews=PREVIEWS)
+        made = acme.call.CreateVersion(sent)
+        cached = acme.installation.registry.cached
+        before = cached.count
+        for each in made.previews:
+            asked = wire.DownloadPreviewRequest(name=made.name, digest=each.digest)
+            assert digest(acme.call.DownloadPreview(asked).picture) == each.digest
+        assert len(made.previews) == 1
+        assert cached.count == before

@@ -92,6 +92,10 @@ class CachedBlobs:
             # It began earlier than this call, perhaps before the bytes were there.
             return self._blobs.get(tenant, digest)
 
+    def get_unkept(self, tenant: str, digest: str) -> bytes:
+        """As the store's `get`, past memory: for what is large, or asked for once."""
+        return self._blobs.get(tenant, digest)
+
     def forget(self, tenant: str, digest: str) -> None:
         """Keep these bytes no longer; nor those of a reading that is under way."""
         key = tenant, digest

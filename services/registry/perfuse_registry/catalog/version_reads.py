@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Connection, bindparam
 
 from perfuse.errors import DataLoss, NotFound, PermissionDenied
 from perfuse.names import ConceptName, VersionName
-from perfuse.storage.blobs import BlobStore
 from perfuse.storage.database import AnyRow, Database
 from perfuse.storage.filters import Field, Kind
 from perfuse.storage.listing import Lists, Page, Query
 from perfuse.storage.paging import Listing
+from perfuse_registry.cached_blobs import CachedBlobs
 from perfuse_registry.catalog.access import access_to, shown
 from perfuse_registry.catalog.attachments import attachments_of
 from perfuse_registry.catalog.likeness import consented_until, require_consent
@@ -45,11 +45,11 @@ class VersionReads:
 
     Args:
         database: With the Registry's tables.
-        blobs: Where the bytes are.
+        blobs: Where the bytes are; adapters are kept in memory, previews are not.
         lists: For pages.
     """
 
-    def __init__(self, database: Database, blobs: BlobStore, lists: Lists) -> None:
+    def __init__(self, database: Database, blobs: CachedBlobs, lists: Lists) -> None:
         self._database = database
         self._blobs = blobs
         self._lists = lists
@@ -154,7 +154,7 @@ class VersionReads:
         self._require_render(version)
         for each in version.attachments.previews:
             if each.digest == digest:
-                return each, self._bytes(tenant, version, digest)
+                return each, self._bytes(tenant, version, digest, self._blobs.get_unkept)
         raise NotFound(
             f"{name} has no preview with the digest {digest}. Read the version to see which it has"
         )
@@ -184,9 +184,15 @@ class VersionReads:
 
         self._database.read(work)
 
-    def _bytes(self, tenant: str, version: Version, digest: str) -> bytes:
+    def _bytes(
+        self,
+        tenant: str,
+        version: Version,
+        digest: str,
+        get: Callable[[str, str], bytes] | None = None,
+    ) -> bytes:
         try:
-            return self._blobs.get(version.tenant, digest)
+            return (get or self._blobs.get)(version.tenant, digest)
         except DataLoss:
             # No loss if it was deleted since it was looked up, and its bytes collected.
             self.get(tenant, version.name)

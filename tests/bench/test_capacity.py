@@ -101,9 +101,9 @@ class TestLaws:
         capacity = pictures_per_second(TIMES, EngineSettings().max_lanes, 2, 5)
         load = Load(share * capacity, tenants=500, skew=0.5, steps=(5,), patience=4.0)
         result = Trial(load, TIMES, size=1, seconds=60.0, warm=10.0).run()
-        assert result.share(Outcome.LATE) < 0.05
+        assert result.share(Outcome.LATE) < 0.1
         # And not many more are refused than must be.
-        assert result.share(Outcome.FINISHED) > 0.9 / share
+        assert result.share(Outcome.FINISHED) > 0.8 / share
 
     def test_a_measured_course_is_played_as_it_was(self) -> None:
         real = MeasuredRenderer.of(read("renderer")).load["shares"]["0.8"]

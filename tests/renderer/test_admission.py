@@ -83,8 +83,8 @@ def test_who_went_on_coming_is_reckoned_with_until_none_comes(door: Door) -> Non
         door.now += 2.0
     busy = door.takes("light")
     # A picture came for each that the denoiser does; half of each goes before the new one, and
-    # a quarter more is reckoned with.
-    assert busy == pytest.approx(2.0 / (1 - 1.25 / 2))
+    # a tenth more is reckoned with.
+    assert busy == pytest.approx(2.0 / (1 - 1.1 / 2))
     later(door)
     assert door.takes("light") == pytest.approx(2.0)
 

@@ -13,7 +13,7 @@ from perfuse_renderer.engine.render import Place, Queued, Render
 
 _RECENT = 10
 """Pictures alone, in whose time at least it is counted what came of late."""
-_MORE = 1.25
+_MORE = 1.1
 """Times what came of late: who is taken in just in time is late whenever more comes."""
 _MOST_COMING = 0.75
 """Of the denoiser: what is taken from what is there by what may come, at most."""

@@ -121,14 +121,15 @@ def moved(
                 ]
             ).mean(0)
             for position, gap in enumerate(gaps.tolist()):
-                found[_place(position, slot, end)].append(gap)
+                found[place_of(position, slot, end)].append(gap)
     return {
         part: {place: sum(gaps) / len(gaps) for place, gaps in found.items() if gaps}
         for part, found in sums.items()
     }
 
 
-def _place(position: int, slot: int, end: int) -> str:
+def place_of(position: int, slot: int, end: int) -> str:
+    """Which of `PLACES` a position is, by those of the concept's word and of end of text."""
     if position == 0:
         return "start"
     if position == slot:

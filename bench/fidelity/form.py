@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -91,3 +91,11 @@ QUICK = Form(
     blend_scenes=3,
     blends=3,
 )
+
+BROAD = replace(
+    QUICK,
+    name="broad",
+    concepts=FULL.concepts,
+    batch=FULL.batch,
+)
+"""As few pictures as the quick form has, of all concepts, learned as in the full one."""

@@ -156,7 +156,21 @@ class Lab:
 
     def beside(self, settings: Sequence[Setting | None]) -> dict[str, Array]:
         """What settings do to companions, as `arrays`; None: the painter's pictures, no setting."""
-        return stacked([[self._beside(c, setting) for c in self.concepts] for setting in settings])
+        rows = [[self.beside_one(c, setting) for c in self.concepts] for setting in settings]
+        return stacked(rows)
+
+    def beside_one(self, concept: Concept, setting: Setting | None) -> Judged:
+        """`companions.compare` with the base alone, picture by picture of `judged`."""
+        asked, seeds = prompts(concept, self.form.prompts), self.form.seeds
+        if setting is None:
+            return compare(self.evaluator, asked, *painted(asked, len(seeds)))
+        pixels, key = self._pictures((concept,), asked, setting, seeds)
+        plain, plain_key = self._pictures((concept,), asked, (None, Rendering()), seeds)
+        parts = {"pictures": key, "plain": plain_key, "judge": self._judge}
+        _, notes = self.store.ensure(
+            "companions", parts, lambda: ({}, compare(self.evaluator, asked, pixels, plain))
+        )
+        return notes
 
     def note(self, text: str) -> None:
         """A line of the log."""
@@ -206,19 +220,6 @@ class Lab:
         parts = {"pictures": key, "judge": self._judge, "examples": self.form.pictures}
         _, notes = self.store.ensure(
             "judged", parts, lambda: ({}, judge(self.evaluator, asked, pixels, examples))
-        )
-        return notes
-
-    def _beside(self, concept: Concept, setting: Setting | None) -> Judged:
-        """`companions.compare` with the base alone, picture by picture of `judged`."""
-        asked, seeds = prompts(concept, self.form.prompts), self.form.seeds
-        if setting is None:
-            return compare(self.evaluator, asked, *painted(asked, len(seeds)))
-        pixels, key = self._pictures((concept,), asked, setting, seeds)
-        plain, plain_key = self._pictures((concept,), asked, (None, Rendering()), seeds)
-        parts = {"pictures": key, "plain": plain_key, "judge": self._judge}
-        _, notes = self.store.ensure(
-            "companions", parts, lambda: ({}, compare(self.evaluator, asked, pixels, plain))
         )
         return notes
 

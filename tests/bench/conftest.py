@@ -28,9 +28,10 @@ def tiny_form() -> Form:
         concepts=2,
         # The first has no companions.
         prompts=2,
+        seeds=(1,),
         pictures=2,
         steps=2,
-        batch=2,
+        batch=1,
         over=1,
         denoising=1,
         biases=(0.5, 0.9),

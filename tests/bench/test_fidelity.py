@@ -209,6 +209,11 @@ def test_true_pictures_are_judged_right_and_swapped_ones_found_out() -> None:
     wrong = judge(evaluator, asked, torch.stack(swapped), examples)
     assert wrong["swapped"] == [1.0, 1.0]
     assert wrong["likeness/tom"][0] < judged["likeness/tom"][0]  # type: ignore[operator]
+    assert judged["variety"] == [None, None]
+    seeds = torch.stack([truth[0], truth[0], truth[1], swapped[1]])
+    same, _, one, other = judge(evaluator, asked, seeds, examples)["variety"]
+    assert same == pytest.approx(0, abs=1e-4)
+    assert one == other > 0.01  # type: ignore[operator]
 
 
 def test_a_companion_that_is_left_alone_is_told_from_one_that_took_the_look() -> None:

@@ -24,7 +24,15 @@ from bench.fidelity.trials.questions import QUESTIONS, Question
 from bench.fidelity.trials.trial import Trial, state_of
 from bench.fidelity.trials.way import Learnt, Way
 from perfuse.adapter import Adapter
-from perfuse.attach import BaseModel, ConditioningPlan, PlannedConcept, attach, plan
+from perfuse.attach import (
+    BaseModel,
+    ConditioningPlan,
+    PlannedConcept,
+    attach,
+    initial_value_outputs,
+    plan,
+    split_outputs,
+)
 from perfuse.method import KeyLock, Remainder
 from perfuse_toybox.concepts import TOM
 
@@ -77,7 +85,7 @@ def test_an_edit_at_some_places_leaves_the_others_alone(
     state = state_of(adapter)
     whole = planned(toybox_base, ASKED, state, Way(), 0.5)
     end = whole.chunks[0].end_of_text
-    left = {"NOT_START": [0], "NOT_PADDING": [end + 1], "WORDS": [0, end + 1]}
+    left = {"NOT_START": [0], "WORDS": [0, end + 1], "CONCEPT": [0, 4, end, end + 1]}
     for places, positions in left.items():
         some = planned(toybox_base, ASKED, state, Way(places=places), 0.5)
         for one, other in zip(_rows(some), _rows(whole), strict=True):
@@ -102,6 +110,23 @@ def test_a_gate_without_tail_is_shut_at_nothing_and_open_at_the_concept(
     ]
     assert gates[0] == pytest.approx([0, 0, 1], abs=1e-6)
     assert gates[1][1] == pytest.approx(1 - gates[1][2], abs=1e-6) != 0
+
+
+def test_in_the_super_categorys_prompt_a_shut_gate_leaves_the_base_alone(
+    toybox_base: BaseModel, adapter: Adapter
+) -> None:
+    way = Way(word="OPEN", places="CONCEPT", context="SUPER")
+    shut = planned(toybox_base, ASKED, state_of(adapter), way, 50.0)
+    half = planned(toybox_base, ASKED, state_of(adapter), way, 1.0)
+    plain, slot = plan(toybox_base, ASKED.caption), 5
+    gained = adapter.value_output - initial_value_outputs(
+        toybox_base, adapter.super_category_encoding
+    )
+    for one, other in zip(_rows(shut), _rows(plain), strict=True):
+        assert torch.equal(one, other)
+    parts = split_outputs(toybox_base, gained / 2)
+    for value, own, part in zip(half.values, plain.values, parts, strict=True):
+        torch.testing.assert_close(value[slot], own[slot] + part, rtol=1e-5, atol=1e-5)
 
 
 def test_outputs_by_position_meet_the_product_where_all_are_alike(

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.fidelity.__main__ import HOME
-from bench.fidelity.form import FULL, QUICK
+from bench.fidelity.form import BROAD, QUICK
 from bench.fidelity.lab import Lab, quiet_base
 from bench.fidelity.results import revision
 from bench.fidelity.trials.questions import QUESTIONS
@@ -38,15 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Everything finished is kept at once: stopped at any moment and called again it goes on."""
     names = [question.name for question in QUESTIONS]
     parser = argparse.ArgumentParser(prog="python -m bench.fidelity.trials", description=__doc__)
-    parser.add_argument("--questions", nargs="+", choices=names, default=names)
-    parser.add_argument("--full", action="store_true", help="the full form's concepts and lessons")
+    parser.add_argument("--questions", nargs="*", choices=names, default=names)
+    parser.add_argument("--readings", action="store_true", help="what no picture is needed for")
+    parser.add_argument("--broad", action="store_true", help="all eight concepts, not three")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch")
     parser.add_argument("--work", type=Path, default=HOME / ".fidelity", help="finished work")
     parser.add_argument("--out", type=Path, default=HOME, help="in whose bench/ to write")
     chosen = parser.parse_args(arguments)
     silence_loading()
-    form, console = FULL if chosen.full else QUICK, Console(width=120)
+    form, console = BROAD if chosen.broad else QUICK, Console(width=120)
     lab = Lab(form, quiet_base(DIRECTORY, chosen.threads), chosen.work, console)
+    where = chosen.out / "bench" / "results" / "fidelity_trials.json"
+    if chosen.readings:
+        found = Trial(lab).readings()
+        write(where, lab, found, "readings")
+        console.print_json(data=found)
     for question in QUESTIONS:
         if question.name in chosen.questions:
             record = Trial(lab).ask(question)

@@ -65,6 +65,15 @@ def learn(
     return state
 
 
+def gradients_of(base: BaseModel, learning: Learning, batch: Batch, learnt: Learnt) -> Tensor:
+    """The gradient of one batch's loss by the word embeddings, all in one vector."""
+    with attach(base.unet):
+        conditioning, _ = _conditioned(base, learning, learning.value_output, batch, learnt)
+        loss = _loss(base, base.pipeline.scheduler.alphas_cumprod, batch, conditioning)
+        found = torch.autograd.grad(loss, list(learning.embeddings.values()))
+    return torch.cat([one.flatten() for one in found])
+
+
 def edited_by_position(
     base: BaseModel, values: tuple[Tensor, ...], gate: Tensor, outputs: Tensor
 ) -> tuple[Tensor, ...]:
@@ -92,11 +101,9 @@ def _conditioned(
     slots = [prompt.slots[0].position for prompt in prompts]
     now = encodings[torch.arange(len(prompts)), slots][share].mean(0)
     settings = learning.settings
-    if learnt.gradient == "NONE":
-        now = now.detach()
-    target = torch.lerp(learning.target_input, now, 1 - settings.decay)
+    target = method.running_mean(learning.target_input, now.detach(), settings.decay)
     if learnt.gradient == "WHOLE":
-        target = target.detach() + now - now.detach()
+        target = target + now - now.detach()
     on = strength(base, encodings, target[None], settings.bias, settings.temperature)
     by_position = outputs.ndim == 2
     given = outputs.new_zeros(1, outputs.shape[-1]) if by_position else outputs[None]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from bench.fidelity.companions import PLACES, place_of
 from bench.fidelity.curriculum import Asked
 from bench.fidelity.trials.learning import State, edited_by_position
 from bench.fidelity.trials.way import Way
@@ -14,6 +15,7 @@ from perfuse import method
 from perfuse.attach import (
     BaseModel,
     ConditioningPlan,
+    Encoding,
     Strength,
     Tokens,
     edited_projections,
@@ -22,20 +24,18 @@ from perfuse.attach import (
     locked_key_outputs,
     plain_keys,
     plan,
+    split_outputs,
     strength,
 )
+
+LEAST = 0.1
+"""Similarity of a concept's word below which it is not divided by."""
 
 
 @torch.no_grad()
 def planned(base: BaseModel, asked: Asked, state: State, way: Way, bias: float) -> ConditioningPlan:
     """The plan of a prompt that names one concept; super-categories of one token alone."""
-    ((name, _),) = asked.figures.items()
-    words = {
-        part.removeprefix("embedding."): value
-        for part, value in state.items()
-        if part.startswith("embedding.")
-    }
-    encoded = encode(base, asked.prompt, {name: words})
+    encoded = _encoded(base, asked, state)
     (tokens,) = encoded.tokens
     on = strength_of(base, encoded.encodings, state, way, bias, tokens)
     value_output, by_position = state["value_output"], state["value_output"].ndim == 2
@@ -47,6 +47,8 @@ def planned(base: BaseModel, asked: Asked, state: State, way: Way, bias: float) 
     if way.remainder == "SUPER_CATEGORY":
         key_input, key_output = key_input - locked, key_output - locked
         value_input, value_output = value_input - remains, value_output - remains
+    if way.context == "SUPER":
+        return _in_its_place(base, asked, on.gate[0], state["value_output"] - remains)
     given = torch.zeros_like(remains) if by_position else value_output
     keys, values = edited_projections(
         base,
@@ -80,17 +82,56 @@ def planned(base: BaseModel, asked: Asked, state: State, way: Way, bias: float) 
     )
 
 
+@torch.no_grad()
+def similarities(base: BaseModel, asked: Asked, state: State) -> dict[str, list[float]]:
+    """s of a concept's prompt at each place of it (`companions.PLACES`)."""
+    encoded = _encoded(base, asked, state)
+    (tokens,) = encoded.tokens
+    (slot,) = tokens.slots
+    on = strength(base, encoded.encodings, state["target_input"][None], 0.5, 0.15)
+    found: dict[str, list[float]] = {place: [] for place in PLACES}
+    for position, s in enumerate(on.similarity[0, :, 0].tolist()):
+        found[place_of(position, slot.position, tokens.end_of_text)].append(s)
+    return found
+
+
 def strength_of(
     base: BaseModel, encodings: Tensor, state: State, way: Way, bias: float, tokens: Tokens
 ) -> Strength:
     """Similarity and gate, off where the way does not edit."""
     on = strength(base, encodings, state["target_input"][None], bias, way.temperature)
-    gate = on.gate
+    gate, (slot,) = on.gate, tokens.slots
+    if way.word == "RELATIVE":
+        own = on.similarity[..., slot.position, :].unsqueeze(-2).clamp(min=LEAST)
+        gate = method.gate(on.similarity / own, bias, way.temperature)
+    if way.word == "OPEN":
+        gate = gate.clone()
+        gate[..., slot.position, :] = method.gate(gate.new_tensor(1.0), bias, way.temperature)
     if not way.tail:
         closed, opened = method.gate(gate.new_tensor([0.0, 1.0]), bias, way.temperature)
         gate = ((gate - closed) / (opened - closed)).clamp(0, 1)
     there = _there(way.places, tokens, encodings.shape[-2])[:, None]
     return replace(on, gate=gate * there, coordinates=on.coordinates * there)
+
+
+def _in_its_place(base: BaseModel, asked: Asked, gate: Tensor, gained: Tensor) -> ConditioningPlan:
+    """The super-category's prompt with what a concept gains over it added to the values."""
+    plain = plan(base, asked.caption)
+    values = tuple(
+        value + gate * one
+        for value, one in zip(plain.values, split_outputs(base, gained), strict=True)
+    )
+    return replace(plain, values=values)
+
+
+def _encoded(base: BaseModel, asked: Asked, state: State) -> Encoding:
+    (name,) = asked.figures
+    words = {
+        part.removeprefix("embedding."): value
+        for part, value in state.items()
+        if part.startswith("embedding.")
+    }
+    return encode(base, asked.prompt, {name: words})
 
 
 def _there(places: str, tokens: Tokens, length: int) -> Tensor:
@@ -101,7 +142,6 @@ def _there(places: str, tokens: Tokens, length: int) -> Tensor:
     left_out = {
         "ALL": torch.zeros(length, dtype=torch.bool),
         "NOT_START": start,
-        "NOT_PADDING": padding,
         "WORDS": start | padding,
         "CONCEPT": position != slot.position,
     }[places]

@@ -30,13 +30,32 @@ def _learnt(**changes: str) -> Way:
 
 QUESTIONS = (
     Question(
+        "word",
+        "How far is the gate open at the concept's own word, whose encoding its place changes?",
+        {
+            "by its similarity": Way(),
+            "as if that were 1": Way(word="OPEN"),
+            "everywhere by the share of it": Way(word="RELATIVE"),
+            "1, in the super-category's prompt": Way(
+                word="OPEN", places="CONCEPT", context="SUPER"
+            ),
+        },
+    ),
+    Question(
+        "word, GLOBAL",
+        "The same under GLOBAL.",
+        {
+            "by its similarity": Way(key_lock="GLOBAL"),
+            "as if that were 1": Way(key_lock="GLOBAL", word="OPEN"),
+        },
+    ),
+    Question(
         "places",
         "Does the edit act at the start token and at padding, and does its gate have a tail?",
         {
             "everywhere": Way(),
             "not at the start token": Way(places="NOT_START"),
-            "not at padding": Way(places="NOT_PADDING"),
-            "at words and end alone": Way(places="WORDS"),
+            "not at the start token, nor at padding": Way(places="WORDS"),
             "at the concept's word alone": Way(places="CONCEPT"),
             "everywhere, a gate without tail": Way(tail=False),
         },
@@ -47,11 +66,15 @@ QUESTIONS = (
         {"own": Way(key_lock="GLOBAL"), "edited": Way(key_lock="GLOBAL", keys="EDITED")},
     ),
     Question(
+        "outputs",
+        "Has o* one vector for each projection, or one for each of its positions?",
+        {"projection": Way(), "position": _learnt(outputs="POSITION")},
+    ),
+    Question(
         "gradient",
         "Does a gradient go through the target input?",
         {
             "none": Way(),
-            "as the running mean has it": _learnt(gradient="MEAN"),
             "whole": _learnt(gradient="WHOLE"),
         },
     ),
@@ -65,20 +88,15 @@ QUESTIONS = (
         },
     ),
     Question(
-        "outputs",
-        "Has o* one vector for each projection, or one for each of its positions?",
-        {"projection": Way(), "position": _learnt(outputs="POSITION")},
-    ),
-    Question(
         "temperature",
         "At which bias and temperature is a concept rendered by default, under each lock?",
         {
             f"{lock}, {temperature:g}": Way(key_lock=lock, temperature=temperature)
-            for lock, temperature in product(("LOCAL", "GLOBAL"), (0.15, 0.05, 0.1, 0.25))
+            for lock, temperature in product(("LOCAL", "GLOBAL"), (0.15, 0.1, 0.25))
         },
     ),
 )
-"""The cheapest first."""
+"""The product's own way comes first in each."""
 
-BIASES = (0.4, 0.6, 0.8)
-"""The sweep of every way."""
+BIASES = (0.5, 0.8)
+"""The sweep of every way; those of the quick form that lie within what is offered."""

@@ -15,6 +15,7 @@ from bench.fidelity.judge import Judged, judge
 from bench.fidelity.lab import Lab, stacked
 from bench.fidelity.lessons import pixels_of
 from bench.fidelity.rendering import Rendering, adapter_of, render
+from bench.fidelity.trials import readings
 from bench.fidelity.trials.covariances import with_covariance
 from bench.fidelity.trials.learning import State, learn
 from bench.fidelity.trials.planning import planned
@@ -61,9 +62,17 @@ class Trial:
             "against": {name: differences(means[name], means[first]) for name in others},
         }
 
+    def readings(self) -> dict[str, Any]:
+        """`readings.read` of what the product's own way learned."""
+        return readings.read(self._lab, lambda concept: self._state(concept, Learnt()), CAPTIONS)
+
     def _judged(self, concept: Concept, way: Way, bias: float) -> Judged:
         """One number for each picture of the form's prompts."""
         lab, form = self._lab, self._lab.form
+        if way == Way(key_lock=way.key_lock):
+            # The product's own: the claims have rendered it.
+            setting = (lab.lesson(), Rendering(key_lock=way.key_lock, bias=bias))
+            return lab.judged(concept, setting) | lab.beside_one(concept, setting)
         asked = prompts(concept, form.prompts)
         base = with_covariance(lab.base, way.learnt.counted, CAPTIONS)
         parts = {

@@ -11,8 +11,8 @@ class Learnt:
     """How a concept is learned; the defaults are the product's.
 
     Attributes:
-        gradient: Through the target input i*: `NONE`; `MEAN`, as the running mean passes it on, a
-            hundredth; `WHOLE`, as if i* were this batch's encoding.
+        gradient: Through the target input i*: `NONE`; `WHOLE`, as if i* were this batch's encoding
+            (as the running mean passes it on, it would be a hundredth of that).
         counted: Positions that count in C: `WORDS`, from the first word through end of text;
             `ALL`, start and padding too; `NO_END`, words alone.
         outputs: o*_V for each `PROJECTION`, or for each of its `POSITION`s.
@@ -33,8 +33,13 @@ class Way:
         temperature: Of the gate.
         keys: Of GLOBAL: the super-category prompt's own (`PLAIN`), or edited (`EDITED`), by the
             similarity of its own encodings.
-        places: Where the edit acts: `ALL`; `NOT_START`; `NOT_PADDING`; `WORDS`, neither of them;
-            `CONCEPT`, only the concept's word.
+        places: Where the edit acts: `ALL`; `NOT_START`; `WORDS`, not at padding either; `CONCEPT`,
+            at the concept's word alone.
+        word: The gate at the concept's own word: as its similarity has it (`MEASURED`); as if that
+            were 1 (`OPEN`); or everywhere by the similarity as a share of that word's (`RELATIVE`).
+        context: What the concept's input is taken out of: the encodings of the prompt with its own
+            word (`OWN`); or nothing is, and its output less the super-category's is added to those
+            of the prompt with the super-category's word (`SUPER`), which then are the keys' too.
         tail: Whether the gate keeps its tail; without, it is 0 at s = 0 and 1 at s = 1.
         remainder: What stands where a gate is not open, a `Remainder`.
     """
@@ -44,9 +49,12 @@ class Way:
     temperature: float = 0.15
     keys: str = "PLAIN"
     places: str = "ALL"
+    word: str = "MEASURED"
+    context: str = "OWN"
     tail: bool = True
     remainder: str = "SUPER_CATEGORY"
 
     def parts(self) -> dict[str, Any]:
-        """Everything that pictures depend on, as JSON."""
-        return asdict(self)
+        """Everything that pictures depend on, as JSON: what differs from the product's own."""
+        own, mine = asdict(Way()), asdict(self)
+        return {name: value for name, value in mine.items() if value != own[name]}

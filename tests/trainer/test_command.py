@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,9 @@ from PIL import Image
 
 from perfuse.adapter.tensors import Adapter
 from perfuse.attach import prepare
+from trainer.forge import Forge
 
-STEPS = 40
+STEPS = 20
 
 
 @pytest.fixture(scope="module")
@@ -41,37 +44,46 @@ def home(tiny_sd15_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def command(home: Path, out: Path, *more: str) -> list[str]:
+@pytest.fixture(scope="module")
+def forge() -> Iterator[Forge]:
+    """Commands that begin at once; one in a process of its own begins with ten seconds' imports."""
+    made = Forge("trainer.learn_forge")
+    yield made
+    made.close()
+
+
+def words(home: Path, out: Path, *more: str, pictures: Path | None = None) -> list[str]:
     return [
-        *(sys.executable, "-m", "perfuse_trainer", "learn", str(home / "pictures")),
+        *("learn", str(pictures or home / "pictures")),
         *("--base", str(home / "base"), "--super-category", "cat", "--out", str(out)),
         *("--steps", str(STEPS), *more),
     ]
 
 
 @pytest.mark.timeout(900)
-def test_a_run_killed_again_and_again_ends_with_the_same_bytes(home: Path) -> None:
+def test_a_run_killed_again_and_again_ends_with_the_same_bytes(home: Path, forge: Forge) -> None:
     undisturbed, killed = home / "tom.safetensors", home / "again" / "tom.safetensors"
     killed.parent.mkdir()
-    subprocess.run(command(home, undisturbed), check=True, timeout=280, capture_output=True)
-    checkpoint = home / "checkpoint.safetensors"
-    again = command(home, killed, "--checkpoint", str(checkpoint), "--checkpoint-every", "1")
+    command = [sys.executable, "-m", "perfuse_trainer", *words(home, undisturbed)]
+    subprocess.run(command, check=True, timeout=280, capture_output=True)
+    checkpoint, log = home / "checkpoint.safetensors", str(home / "log")
+    again = words(home, killed, "--checkpoint", str(checkpoint), "--checkpoint-every", "1")
     lot = random.Random(8)
     kills = 0
     for _ in range(2):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        process = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        pid = forge.fork(words=again, log=log)
         deadline = time.monotonic() + 280
-        while process.poll() is None and time.monotonic() < deadline:
+        while forge.status(pid) is None and time.monotonic() < deadline:
             if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
                 time.sleep(lot.uniform(0.0, 0.1))
-                process.send_signal(signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
                 break
             time.sleep(0.005)
-        kills += process.wait(timeout=280) == -signal.SIGKILL
+        kills += forge.wait(pid, 280) == -signal.SIGKILL
         assert not killed.exists()
     assert kills == 2, "the run ended before it could be killed; make it longer"
-    subprocess.run(again, check=True, timeout=280, capture_output=True)
+    assert forge.wait(forge.fork(words=again, log=log), 280) == 0, Path(log).read_text()
     assert killed.read_bytes() == undisturbed.read_bytes()
     assert Adapter.read(killed).metadata.placeholder == "tom"
 
@@ -86,7 +98,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(home: Path) -> No
     ids=["empty", "corrupt", "text"],
 )
 def test_a_bad_folder_gives_one_sentence_and_nothing_half_written(
-    home: Path, tmp_path: Path, files: dict[str, bytes], sentence: str
+    home: Path, forge: Forge, tmp_path: Path, files: dict[str, bytes], sentence: str
 ) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -94,11 +106,10 @@ def test_a_bad_folder_gives_one_sentence_and_nothing_half_written(
         (folder / name).write_bytes(data)
     out = tmp_path / "out" / "tom.safetensors"
     out.parent.mkdir()
-    words = [*command(home, out)]
-    words[words.index(str(home / "pictures"))] = str(folder)
-    result = subprocess.run(words, capture_output=True, text=True, timeout=280, check=False)
-    assert result.returncode == 1
-    lines = result.stderr.strip().splitlines()
+    log = tmp_path / "log"
+    pid = forge.fork(words=words(home, out, pictures=folder), log=str(log))
+    assert forge.wait(pid, 280) == 1
+    lines = log.read_text().strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("perfuse-trainer: ")
     assert sentence in lines[0]

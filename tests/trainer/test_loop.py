@@ -71,7 +71,8 @@ def test_a_run_stopped_after_any_step_ends_with_the_same_bytes(
     undisturbed = finish(loop(base, key_lock=lock), base)
     expected = undisturbed.adapter().to_bytes()
     last = undisturbed.adapter(best=False, dtype="float32").to_bytes()
-    for stop in (1, 3, 5):
+    # After any of them with one base; what the others add is how much there is to keep.
+    for stop in (1, 3, 5) if name == BASES[0] else (3,):
         first = loop(base, key_lock=lock)
         with attach(base.unet):
             for _ in range(stop):

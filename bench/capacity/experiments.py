@@ -135,14 +135,14 @@ def scalings(form: Form, given: Assumptions) -> dict[str, Scaling | int]:
     """Ways to meet a day: a fleet for its peak, or one that grows; int for one that stays."""
     full = 8 * given.steps * 2 * given.times.seconds(16) / 16
     least, most = form.scaled // 2, 4 * form.scaled
-    grown = Scaling(0.5 * full, least, most)
+    grown = Scaling(0.25 * full, least, most)
     return {
         "for the swing's peak, fixed": round(1.7 * form.scaled / 0.8),
         "scaled, devices at hand": replace(grown, spare=form.scaled // 2),
         "scaled, machines in 4 min": grown,
         "scaled, machines in 15 min": replace(grown, node_seconds=900.0),
-        "scaled late, machines in 4 min": replace(grown, wanted=1.0 * full),
-        # deploy/components/autoscaling had these before.
+        "scaled late, machines in 4 min": replace(grown, wanted=0.5 * full),
+        # deploy/components/autoscaling had these at first.
         "at 10 s, machines in 4 min": replace(grown, wanted=10.0, patience=600.0, down_every=120.0),
     }
 

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from perfuse.adapter import digest
-from perfuse.v1 import audit_pb2, consent_pb2
+from perfuse.v1 import audit_pb2, consent_pb2, erasure_pb2
 from perfuse.v1 import registry_pb2 as wire
 from registry import samples
 from registry.served import BASE_MODEL, METHODS, Client, Installation, Tenant, refused
@@ -106,6 +106,14 @@ def fill_base_models(tenant: Tenant) -> None:
         )
 
 
+def fill_erasures(tenant: Tenant) -> None:
+    for index in range(COUNT):
+        concept = tenant.concept(f"c{index * 3 % COUNT}")
+        tenant.admin.EraseConcept(
+            erasure_pb2.EraseConceptRequest(name=concept.name, etag=concept.etag)
+        )
+
+
 def fill_grants(tenant: Tenant) -> None:
     tenant.concept()
     for index in range(COUNT):
@@ -187,6 +195,11 @@ LISTS = {
         "consents",
         fill_consents,
         lambda tenant: consent_pb2.ListConsentsRequest(parent=f"{tenant.name}/concepts/tom"),
+    ),
+    "ListErasures": Listed(
+        "erasures",
+        fill_erasures,
+        lambda tenant: erasure_pb2.ListErasuresRequest(parent=tenant.name),
     ),
     "ListAuditEvents": Listed(
         "audit_events",

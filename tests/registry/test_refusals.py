@@ -15,6 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from perfuse.adapter import digest
 from registry import samples
 from registry.served import BASE_MODEL, METHODS, Client, Installation, Refusal, Tenant
+from registry.test_erasure import acting_for
 
 MESSAGES = 20
 CODES = {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "ABORTED"}
@@ -139,6 +140,8 @@ def caller(tenant: Tenant) -> Client:
 def test_every_message_is_answered_or_refused(tenant: Tenant, caller: Client, method: str) -> None:
     kind = GetMessageClass(METHODS[method].input_type)
     chance = Chance(method, tenant.name)
+    if method == "ConfirmErasure":
+        caller = acting_for(tenant)  # Which nobody's own roles allow.
     # Those that look at everything that is stored take long.
     for _ in range(2 if method in {"VerifyIntegrity", "CollectGarbage"} else MESSAGES):
         request = chance.message(kind)

@@ -6,6 +6,16 @@ Who measures a form anew looks again: what stands here is of the pictures in `do
 from __future__ import annotations
 
 SIGHTINGS: dict[tuple[int, str], str] = {
+    (1, "full"): (
+        "One adapter does lead from the concept to any figure of its kind: the orange cat's "
+        "stripes and the throne's purple fade step by step, and scenes stay. But what is named "
+        "after somebody is off at every bias: the green cat sits on an ordinary chair; a cap that "
+        "is worn is read as a hat in no picture at 0.5, 0.7 or 1.2, the crate under somebody as a "
+        "box in one of twenty at 0.7. Decision 31 has the cause: beside others the concept's word "
+        "has a similarity of 0.3 to 0.8, so that its gate is shut, and its embedding is not the "
+        "super-category's there. That is also why the sweep does not end at the base, and text "
+        "similarity gains little on the way."
+    ),
     (1, "quick"): (
         "From 0.5 to 1.1 the bias leads from the concept towards the base: stripes go first, "
         "colours later, and the figure stays whole. At 0.2 it is no end of the front but beyond "
@@ -24,14 +34,16 @@ SIGHTINGS: dict[tuple[int, str], str] = {
         "The claim is not seen here, and the distance is half of what it was: at equal text "
         "similarity the LoRA has 0.05 more likeness (0.1 and more in the paper's form at a rate "
         "of 0.03). What it pays is measured in claim 11: it changes the super-category for "
-        "everything. Textual inversion hardly leaves the base. The peers' best rates are at the "
-        "edge of those tried."
+        "everything. The rest of its lead is with sunglasses and throne beside others, where our "
+        "gate is half shut (decision 31); the cat, named first, is as alike as the LoRA's. Textual "
+        "inversion hardly leaves the base. The peers' best rates are at the edge of those tried."
     ),
     (4, "quick"): (
         "All concepts are there in nine of ten pictures, as with averaged LoRAs, and the least "
         "alike is as alike. At 0.5 the yellow of the sunglasses spreads over cat and chair; the "
-        "throne's purple is in none of our pictures. In the LoRAs' it is there, but on the cat: "
-        "added, they cover the whole picture with the throne's stripes."
+        "throne's purple is in none of our pictures (named last, its gate is shut: decision 31). "
+        "In the LoRAs' it is there, but on the cat: added, they cover the whole picture with the "
+        "throne's stripes."
     ),
     (5, "quick"): (
         "From one picture the colours are much as from five; the kind is read right less often, "

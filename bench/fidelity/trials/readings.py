@@ -16,7 +16,7 @@ from bench.fidelity.trials.covariances import with_covariance
 from bench.fidelity.trials.learning import State, gradients_of
 from bench.fidelity.trials.planning import planned, similarities
 from bench.fidelity.trials.way import Learnt, Way
-from perfuse.attach import Prompt, tokenise
+from perfuse.attach import Prompt, plan, tokenise
 from perfuse_toybox.concepts import Concept
 from perfuse_trainer.learning.draws import Draws
 from perfuse_trainer.learning.learning import Learning
@@ -24,6 +24,12 @@ from perfuse_trainer.learning.templates import TEMPLATES
 
 BATCHES = 8
 """Over which gradients are compared."""
+
+SHUT = 50.0
+"""A bias at which no gate is open."""
+
+FIRST = 5
+"""The last position at which a template or a prompt names a concept first."""
 
 States = Callable[[Concept], State]
 
@@ -44,6 +50,7 @@ def read(lab: Lab, state_of: States, captions: int) -> dict[str, Any]:
         "similarity": by_place,
         "gates": gates(by_place["WORDS"]),
         "at the concept's word": at_words(lab, state_of),
+        "with the gate shut": shut(lab, state_of),
         "edited keys": edited_keys(lab, state_of),
         "gradient": gradient(lab, state_of),
         "slots": slots(lab),
@@ -76,6 +83,28 @@ def at_words(lab: Lab, state_of: States) -> dict[str, dict[str, float]]:
             (s,) = similarities(lab.base, one, state_of(concept))["concept"]
             rows[one.prompt] = round(s, 3)
         found[concept.name] = rows
+    return found
+
+
+def shut(lab: Lab, state_of: States) -> dict[str, dict[str, float]]:
+    """How far values at the concept's word are from the super-category's with the gate shut.
+
+    That is what the word embedding alone does there, which a bias cannot turn down: the mean of
+    |ΔV| / |V| over prompts that name the concept first, and over those that name it later.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for concept in lab.concepts:
+        gaps: dict[str, list[float]] = {"named first": [], "named later": []}
+        for one in prompts(concept, 12):
+            slot = _slot(lab, concept, one.prompt)
+            made = planned(lab.base, one, state_of(concept), Way(), SHUT)
+            own = plan(lab.base, one.caption)
+            gap = moved([made], [own], [slot])["values"]["concept"]
+            first = slot <= FIRST
+            gaps["named first" if first else "named later"].append(gap)
+        found[concept.name] = {
+            name: round(float(np.mean(rows)), 3) for name, rows in gaps.items() if rows
+        }
     return found
 
 

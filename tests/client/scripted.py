@@ -96,11 +96,14 @@ class Server:
             told = self._next(method.name, request, context)
             if isinstance(told, Refuse):
                 context.abort(grpc.StatusCode[told.code], told.text)
-            yield from told.messages
-            while told.hold and context.is_active():
-                time.sleep(0.005)
-            if told.hold:
-                self.left[method.name].set()
+            try:
+                yield from told.messages
+                while told.hold and context.is_active():
+                    time.sleep(0.005)
+            finally:
+                # Also where a caller goes so soon that gRPC does not come back for more.
+                if told.hold:
+                    self.left[method.name].set()
             if told.end is not None:
                 context.abort(grpc.StatusCode[told.end.code], told.end.text)
 

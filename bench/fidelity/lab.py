@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +235,7 @@ class Lab:
             "lessons": [
                 self._key((concept, lesson)) if lesson else concept.name for concept in concepts
             ],
-            "rendering": asdict(rendering) if lesson else None,
+            "rendering": rendering.parts() if lesson else None,
             "asked": [[one.prompt if lesson else "", one.caption] for one in asked],
             "seeds": list(seeds),
             "steps": self.form.denoising,

@@ -81,7 +81,9 @@ class Lesson:
 
     def parts(self, base: BaseModel, concept: Concept) -> dict[str, Any]:
         """Everything that what is learned depends on, as JSON."""
-        return {
+        # Adapters are settled since decision 32; peers' lessons are what they were.
+        made = {"adapter": "settled"} if self.method == OURS else {}
+        return made | {
             "base": base.fingerprint,
             "covariance": base.covariance.digest if base.covariance else None,
             "concept": [concept.name, asdict(concept.figure)],
@@ -186,10 +188,13 @@ def _pictures(concept: Concept, lesson: Lesson) -> list[TrainingPicture]:
 
 
 def _made(loop: TrainingLoop) -> Made:
+    adapters = {
+        "best": loop.adapter(),
+        "last": loop.adapter(best=False),
+        "unsettled": loop.adapter(settle=False),
+    }
     files = {
-        kept: torch.frombuffer(
-            bytearray(loop.adapter(best=kept == "best").to_bytes("float32")), dtype=torch.uint8
-        )
-        for kept in ("best", "last")
+        kept: torch.frombuffer(bytearray(adapter.to_bytes("float32")), dtype=torch.uint8)
+        for kept, adapter in adapters.items()
     }
     return files, {"curve": loop.curve}

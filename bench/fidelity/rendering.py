@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from perfuse.attach import (
     plain_projections,
     plan,
 )
-from perfuse.method import KeyLock, Remainder
+from perfuse.method import KeyLock, Reach, Remainder
 
 GUIDANCE = 3.0
 TEMPERATURE = 0.15
@@ -37,17 +38,28 @@ class Rendering:
         key_lock: Of ours: LOCAL, GLOBAL or TRAINED_K.
         bias: Of our gate.
         remainder: Of ours: what stands where a gate is not open, a `Remainder`.
+        reach: Of ours: at which positions it acts, a `Reach`.
         scale: Of a LoRA; of each, where there are several.
-        kept: Of ours: the adapter of the `best` validation, or of the end, `last`.
+        kept: Of ours: the adapter of the `best` validation, or of the end, `last`; or the best with
+            the running mean of training as its target input, `unsettled`.
         dtype: In which our file is written.
     """
 
     key_lock: str = "LOCAL"
     bias: float = 0.5
     remainder: str = "SUPER_CATEGORY"
+    reach: str = "NAMED"
     scale: float = 1.0
     kept: str = "best"
     dtype: str = "float16"
+
+    def parts(self) -> dict[str, Any]:
+        """Everything that pictures depend on, as JSON; what came later only where it differs."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name != "reach" or value != Rendering.reach
+        }
 
 
 def adapter_of(learned: Mapping[str, Tensor], rendering: Rendering) -> Adapter:
@@ -77,7 +89,8 @@ def plans(
         name: PlannedConcept(name, adapter_of(one, rendering), rendering.bias, TEMPERATURE)
         for name, one in learned.items()
     }
-    lock, remainder = KeyLock(rendering.key_lock), Remainder(rendering.remainder)
+    lock = KeyLock(rendering.key_lock)
+    remainder, reach = Remainder(rendering.remainder), Reach(rendering.reach)
     return [
         plan(
             base,
@@ -85,6 +98,7 @@ def plans(
             [concepts[name] for name in one.figures],
             key_lock=lock,
             remainder=remainder,
+            reach=reach,
         )
         for one in asked
     ]

@@ -38,7 +38,7 @@ from perfuse.errors import (
     InvalidArgument,
     PromptRefused,
 )
-from perfuse.method import KeyLock, Remainder
+from perfuse.method import KeyLock, Reach, Remainder
 
 TEXT = "a photo of <tom> and <teddy> wearing <hat> next to <tom> in the snow"
 WRITTEN = "a photo of cat and teddy bear wearing hat next to cat in the snow"
@@ -103,7 +103,7 @@ def test_keys_and_values_are_the_papers(
     base = double_base
     found = adapters(base, key_lock="TRAINED_K" if lock is KeyLock.TRAINED_K else "LOCAL")
     concepts = planned(found)
-    made = plan(base, TEXT, concepts, key_lock=lock, remainder=remainder)
+    made = plan(base, TEXT, concepts, key_lock=lock, remainder=remainder, reach=Reach.EVERYWHERE)
     # The super-category prompt, written out, and which of its positions each position looks at.
     written = encode(base, WRITTEN).encodings[0]
     assert made.chunks[0].placeholders == ((4, "tom"), (6, "teddy"), (8, "hat"), (11, "tom"))
@@ -121,6 +121,49 @@ def test_keys_and_values_are_the_papers(
             keys = [concept.adapter.key_outputs()[index] for concept in concepts]
             expected = reference(base, concepts, layer.key_weight, keys, remainder)
         torch.testing.assert_close(made.keys[index], expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("lock", list(KeyLock))
+def test_before_the_first_concept_and_after_the_text_nothing_is_changed(
+    double_base: BaseModel, lock: KeyLock
+) -> None:
+    base = double_base
+    found = adapters(base, key_lock="TRAINED_K" if lock is KeyLock.TRAINED_K else "LOCAL")
+    concepts = planned(found)
+    made = plan(base, TEXT, concepts, key_lock=lock)
+    whole = plan(base, TEXT, concepts, key_lock=lock, reach=Reach.EVERYWHERE)
+    (tokens,) = made.chunks
+    first, after = tokens.slots[0].position, tokens.end_of_text + 1
+    assert 0 < first < after < len(made.encodings)
+    for index, layer in enumerate(base.layers):
+        edited = [(made.values, whole.values, layer.value_weight)]
+        if lock is not KeyLock.GLOBAL:
+            edited.append((made.keys, whole.keys, layer.key_weight))
+        for ours, theirs, weight in edited:
+            plain = (made.encodings[None] @ weight.T)[0]
+            torch.testing.assert_close(
+                ours[index][first:after], theirs[index][first:after], rtol=1e-12, atol=1e-12
+            )
+            for outside in (slice(0, first), slice(after, None)):
+                torch.testing.assert_close(
+                    ours[index][outside], plain[outside], rtol=1e-12, atol=1e-12
+                )
+                assert not torch.allclose(theirs[index][outside], plain[outside], atol=1e-9)
+    for gate in made.gate.values():
+        assert not gate[:first].any()
+        assert not gate[after:].any()
+        assert gate[first:after].all()
+
+
+def test_what_is_named_before_a_concept_is_the_prompts_without_it_to_the_bit(
+    base: BaseModel,
+) -> None:
+    made = plan(base, "a dog wearing a <hat>", planned(adapters(base))[2:])
+    plain = plan(base, "a dog wearing a hat")
+    assert made.chunks[0].slots[0].position == 5
+    for ours, own in zip((*made.keys, *made.values), (*plain.keys, *plain.values), strict=True):
+        assert torch.equal(ours[:5], own[:5])
+        assert not torch.equal(ours[5], own[5])
 
 
 def test_without_concepts_keys_and_values_are_the_layers_own(base: BaseModel) -> None:
@@ -151,7 +194,9 @@ def test_similarity_says_which_words_are_the_concept(double_base: BaseModel) -> 
     assert made.similarity["tom"].shape == (77,)
     assert float(made.similarity["tom"][4]) == pytest.approx(1)
     gate = torch.sigmoid((made.similarity["tom"] - 0.5) / 0.1)
-    torch.testing.assert_close(made.gate["tom"], gate)
+    # The last word, and the end of the text.
+    assert torch.equal(made.gate["tom"].nonzero()[:, 0], torch.tensor([4, 5]))
+    torch.testing.assert_close(made.gate["tom"][4:6], gate[4:6])
     for layer, value, output in zip(base.layers, made.values, at.value_outputs(), strict=True):
         rest = (1 - float(gate[4])) * layer.value_weight @ at.super_category_encoding
         torch.testing.assert_close(value[4], float(gate[4]) * output + rest)
@@ -181,6 +226,7 @@ def test_the_digest_names_everything_that_decides_the_tensors(tiny_sd15: BaseMod
         digest(text="a <tom> and <hat> <tom>"),
         digest(lock=KeyLock.GLOBAL),
         plan(base, text, concepts, key_lock=KeyLock.LOCAL, remainder=Remainder.NOTHING).digest,
+        plan(base, text, concepts, key_lock=KeyLock.LOCAL, reach=Reach.EVERYWHERE).digest,
         digest(concepts=[replace(concepts[0], bias=0.61), concepts[1]]),
         digest(concepts=[replace(concepts[0], temperature=0.16), concepts[1]]),
         digest(concepts=[replace(concepts[0], adapter=found["teddy"]), concepts[1]]),
@@ -195,7 +241,8 @@ def test_the_request_decides_then_the_adapter_then_the_lock(tiny_sd15: BaseModel
     found = random_adapter(base, 1, "cat", bias=0.65, temperature=0.12)
 
     def gate(lock: KeyLock | None, *request: float) -> torch.Tensor:
-        made = plan(base, "a <tom>", [PlannedConcept("tom", found, *request)], key_lock=lock)
+        concept = PlannedConcept("tom", found, *request)
+        made = plan(base, "a <tom>", [concept], key_lock=lock, reach=Reach.EVERYWHERE)
         return made.similarity["tom"], made.gate["tom"]
 
     for lock, request, bias, temperature in (

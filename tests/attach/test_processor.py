@@ -42,7 +42,7 @@ from perfuse.errors import (
     InvalidArgument,
     WrongShape,
 )
-from perfuse.method import Remainder
+from perfuse.method import Reach, Remainder
 
 TEXT = "a photo of <tom> wearing <hat> in the snow"
 
@@ -174,7 +174,7 @@ def test_once_per_prompt_is_every_step(double_base: BaseModel, directory: Path) 
     base = double_base
     named = concepts(base, "tom", "hat")
     # The reference edits as Eq. 3 is written.
-    planned = plan(base, TEXT, named, remainder=Remainder.NOTHING)
+    planned = plan(base, TEXT, named, remainder=Remainder.NOTHING, reach=Reach.EVERYWHERE)
     made = generate(base, [planned], seeds=[5], steps=4, output="latent")
     words = {concept.name: concept.adapter.embeddings for concept in named}
     encoding = encode(base, TEXT, words)

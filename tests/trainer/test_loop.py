@@ -23,7 +23,7 @@ from perfuse.attach import (
     plan,
 )
 from perfuse.errors import FailedPrecondition, InvalidArgument, TrainingDiverged
-from perfuse.method import KeyLock, Remainder
+from perfuse.method import KeyLock, Reach, Remainder
 from perfuse_trainer.learning.conditioning import condition
 from perfuse_trainer.learning.latents import PictureLatents
 from perfuse_trainer.learning.learning import Learning
@@ -89,7 +89,7 @@ def test_a_run_stopped_after_any_step_ends_with_the_same_bytes(
 def test_training_sees_what_rendering_will_see(name: str, request: pytest.FixtureRequest) -> None:
     base = request.getfixturevalue(name)
     run = finish(loop(base, render_bias=0.75, render_temperature=0.1), base)
-    adapter = run.adapter(best=False, dtype="float32")
+    adapter = run.adapter(best=False, settle=False, dtype="float32")
     learning = Learning(base, settings(), torch.zeros(1, dtype=torch.long))
     learning.load(run.learning.state())
     with torch.no_grad():
@@ -97,12 +97,13 @@ def test_training_sees_what_rendering_will_see(name: str, request: pytest.Fixtur
             base, [(learning, torch.arange(len(TEMPLATES)))], follow=False
         ).conditioning
     for index, template in enumerate(TEMPLATES):
-        # Training has the paper's form, which leaves nothing where a gate is not open.
+        # Training has the paper's form: at every position, leaving nothing where no gate is open.
         planned = plan(
             base,
             template.format("<concept>"),
             [PlannedConcept("concept", adapter)],
             remainder=Remainder.NOTHING,
+            reach=Reach.EVERYWHERE,
         ).conditioning
         for ours, theirs in zip(
             (*conditioning.keys, *conditioning.values),

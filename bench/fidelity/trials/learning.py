@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def learn(
     on_step: Callable[[int], None] = lambda done: None,
 ) -> State:
     """The state at the end; with the defaults of `Learnt` that of the product's `TrainingLoop`."""
-    settings = lesson.settings(concept)
+    settings = replace(lesson.settings(concept), decay=learnt.decay)
     draws = Draws(base, latents_of(base, concept, lesson), settings)
     learning = Learning(base, settings, draws.step(0).templates)
     outputs: Tensor = learning.value_output

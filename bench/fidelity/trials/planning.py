@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.fidelity.companions import PLACES, place_of
 from bench.fidelity.curriculum import Asked
 from bench.fidelity.trials.learning import State, edited_by_position
+from bench.fidelity.trials.targets import words_of
 from bench.fidelity.trials.way import Way
 from perfuse import method
 from perfuse.attach import (
@@ -74,12 +75,15 @@ def planned(base: BaseModel, asked: Asked, state: State, way: Way, bias: float) 
                 value_inputs=value_input[None],
                 key_inputs=key_input[None],
             ).keys
-    return replace(
+    made = replace(
         plan(base, asked.caption),
         keys=tuple(key[0] for key in keys),
         values=tuple(value[0] for value in values),
         encodings=encoded.encodings[0],
     )
+    if way.context in ("SLOT", "MIXED"):
+        return _mixed(base, asked, made, state["value_output"] - remains, way, bias, tokens)
+    return made
 
 
 @torch.no_grad()
@@ -124,14 +128,33 @@ def _in_its_place(base: BaseModel, asked: Asked, gate: Tensor, gained: Tensor) -
     return replace(plain, values=values)
 
 
+def _mixed(
+    base: BaseModel,
+    asked: Asked,
+    own: ConditioningPlan,
+    gained: Tensor,
+    way: Way,
+    bias: float,
+    tokens: Tokens,
+) -> ConditioningPlan:
+    """The super-category's prompt with the gain at the concept's word; elsewhere the two mixed."""
+    plain = plan(base, asked.caption)
+    (slot,) = tokens.slots
+    opened = method.gate(gained.new_tensor(1.0), bias, way.temperature)
+    share = torch.full((len(own.values[0]), 1), 1.0 if way.context == "SLOT" else float(opened))
+    share[slot.position] = 0
+    there = 1.0 * (torch.arange(len(share)) == slot.position)[:, None]
+    keys = tuple(a + share * (b - a) for a, b in zip(plain.keys, own.keys, strict=True))
+    values = tuple(
+        a + share * (b - a) + there * opened * one
+        for a, b, one in zip(plain.values, own.values, split_outputs(base, gained), strict=True)
+    )
+    return replace(plain, keys=keys, values=values)
+
+
 def _encoded(base: BaseModel, asked: Asked, state: State) -> Encoding:
     (name,) = asked.figures
-    words = {
-        part.removeprefix("embedding."): value
-        for part, value in state.items()
-        if part.startswith("embedding.")
-    }
-    return encode(base, asked.prompt, {name: words})
+    return encode(base, asked.prompt, {name: words_of(state)})
 
 
 def _there(places: str, tokens: Tokens, length: int) -> Tensor:
@@ -140,6 +163,7 @@ def _there(places: str, tokens: Tokens, length: int) -> Tensor:
     start, padding = position == 0, position > tokens.end_of_text
     (slot,) = tokens.slots
     left_out = {
+        "NAMED": (position < slot.position) | padding,
         "ALL": torch.zeros(length, dtype=torch.bool),
         "NOT_START": start,
         "WORDS": start | padding,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 from bench.fidelity.trials.way import Learnt, Way
 
@@ -24,7 +25,7 @@ class Question:
     ways: Mapping[str, Way]
 
 
-def _learnt(**changes: str) -> Way:
+def _learnt(**changes: Any) -> Way:
     return Way(learnt=Learnt(**changes))
 
 
@@ -42,6 +43,29 @@ QUESTIONS = (
         },
     ),
     Question(
+        "context",
+        "Which prompt is a concept's context: its own, the super-category's, or between?",
+        {
+            "its own": Way(),
+            "the super-category's at the concept's word": Way(context="SLOT"),
+            "there, and elsewhere as far as the gate is shut": Way(context="MIXED"),
+            "everywhere, gated": Way(context="SUPER", word="OPEN"),
+        },
+    ),
+    Question(
+        "target",
+        "Where does the target input lie when training has ended?",
+        {
+            "at the encoding in the templates": Way(),
+            "where the running mean got to": Way(target="RUNNING_MEAN"),
+            "at the encoding in later places too": Way(target="CARRIED"),
+            "in the templates, a mean ten times as fast": _learnt(decay=0.9),
+            "where a mean ten times as fast got to": replace(
+                _learnt(decay=0.9), target="RUNNING_MEAN"
+            ),
+        },
+    ),
+    Question(
         "word, GLOBAL",
         "The same under GLOBAL.",
         {
@@ -51,13 +75,23 @@ QUESTIONS = (
     ),
     Question(
         "places",
-        "Does the edit act at the start token and at padding, and does its gate have a tail?",
+        "Where does the edit act, and does its gate have a tail?",
         {
-            "everywhere": Way(),
+            "from the concept's word to the end of the text": Way(),
+            "everywhere": Way(places="ALL"),
             "not at the start token": Way(places="NOT_START"),
             "not at the start token, nor at padding": Way(places="WORDS"),
             "at the concept's word alone": Way(places="CONCEPT"),
-            "everywhere, a gate without tail": Way(tail=False),
+            "everywhere, a gate without tail": Way(places="ALL", tail=False),
+            "from the concept's word, a gate without tail": Way(tail=False),
+        },
+    ),
+    Question(
+        "places, GLOBAL",
+        "The same under GLOBAL.",
+        {
+            "from the concept's word to the end of the text": Way(key_lock="GLOBAL"),
+            "everywhere": Way(key_lock="GLOBAL", places="ALL"),
         },
     ),
     Question(
@@ -98,5 +132,5 @@ QUESTIONS = (
 )
 """The product's own way comes first in each."""
 
-BIASES = (0.5, 0.8)
-"""The sweep of every way; those of the quick form that lie within what is offered."""
+BIASES = (0.2, 0.35, 0.5, 0.8)
+"""The sweep of every way."""

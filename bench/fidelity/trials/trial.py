@@ -20,6 +20,7 @@ from bench.fidelity.trials.covariances import with_covariance
 from bench.fidelity.trials.learning import State, learn
 from bench.fidelity.trials.planning import planned
 from bench.fidelity.trials.questions import BIASES, Question
+from bench.fidelity.trials.targets import at_target
 from bench.fidelity.trials.way import Learnt, Way
 from perfuse.adapter.tensors import Adapter
 from perfuse_toybox.concepts import Concept
@@ -64,7 +65,7 @@ class Trial:
 
     def readings(self) -> dict[str, Any]:
         """`readings.read` of what the product's own way learned."""
-        return readings.read(self._lab, lambda concept: self._state(concept, Learnt()), CAPTIONS)
+        return readings.read(self._lab, lambda concept: self._state(concept, Way()), CAPTIONS)
 
     def _judged(self, concept: Concept, way: Way, bias: float) -> Judged:
         """One number for each picture of the form's prompts."""
@@ -86,7 +87,7 @@ class Trial:
         }
 
         def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            state = self._state(concept, way.learnt)
+            state = self._state(concept, way)
             plans = [planned(base, one, state, way, bias) for one in asked]
             pixels = render(base, plans, form.seeds, form.denoising)
             examples = {concept.name: pixels_of(concept, form.pictures)}
@@ -96,24 +97,26 @@ class Trial:
 
         return lab.store.ensure("trial", parts, make)[1]
 
-    def _state(self, concept: Concept, learnt: Learnt) -> State:
+    def _state(self, concept: Concept, way: Way) -> State:
         """What was learned; in the product's own way it is the lesson of the claims."""
-        lab, lesson = self._lab, self._lab.lesson()
-        if learnt == Learnt():
-            adapter = adapter_of(lab.learned(concept, lesson)[0], Rendering(dtype="float32"))
-            return state_of(adapter)
+        lab, lesson, learnt = self._lab, self._lab.lesson(), way.learnt
         base = with_covariance(lab.base, learnt.counted, CAPTIONS)
-        parts = {
-            "lesson": lesson.parts(lab.base, concept),
-            "learnt": Way(learnt).parts()["learnt"],
-            "captions": CAPTIONS,
-        }
+        if learnt == Learnt():
+            rendering = Rendering(kept="unsettled", dtype="float32")
+            state = state_of(adapter_of(lab.learned(concept, lesson)[0], rendering))
+        else:
+            parts = {
+                "lesson": lesson.parts(lab.base, concept),
+                "learnt": Way(learnt).parts()["learnt"],
+                "captions": CAPTIONS,
+            }
 
-        def make() -> tuple[State, dict[str, Any]]:
-            lab.note(f"learning {concept.name}: {learnt}")
-            return learn(base, concept, lesson, learnt), {}
+            def make() -> tuple[State, dict[str, Any]]:
+                lab.note(f"learning {concept.name}: {learnt}")
+                return learn(base, concept, lesson, learnt), {}
 
-        return lab.store.ensure("trial lesson", parts, make)[0]
+            state = lab.store.ensure("trial lesson", parts, make)[0]
+        return at_target(base, concept, lesson, state, way.target)
 
 
 def state_of(adapter: Adapter) -> State:

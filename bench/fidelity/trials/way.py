@@ -16,11 +16,13 @@ class Learnt:
         counted: Positions that count in C: `WORDS`, from the first word through end of text;
             `ALL`, start and padding too; `NO_END`, words alone.
         outputs: o*_V for each `PROJECTION`, or for each of its `POSITION`s.
+        decay: Of the running mean that i* is.
     """
 
     gradient: str = "NONE"
     counted: str = "WORDS"
     outputs: str = "PROJECTION"
+    decay: float = 0.99
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,19 @@ class Way:
         temperature: Of the gate.
         keys: Of GLOBAL: the super-category prompt's own (`PLAIN`), or edited (`EDITED`), by the
             similarity of its own encodings.
-        places: Where the edit acts: `ALL`; `NOT_START`; `WORDS`, not at padding either; `CONCEPT`,
-            at the concept's word alone.
+        places: Where the edit acts: from the concept's word through the end of the text (`NAMED`);
+            `ALL`; `NOT_START`; `WORDS`, not at padding either; `CONCEPT`, at the concept's word
+            alone.
         word: The gate at the concept's own word: as its similarity has it (`MEASURED`); as if that
             were 1 (`OPEN`); or everywhere by the similarity as a share of that word's (`RELATIVE`).
         context: What the concept's input is taken out of: the encodings of the prompt with its own
             word (`OWN`); or nothing is, and its output less the super-category's is added to those
             of the prompt with the super-category's word (`SUPER`), which then are the keys' too.
+            That at the concept's word alone, the product's form elsewhere (`SLOT`); or elsewhere
+            the two prompts mixed by the gate for s = 1 (`MIXED`), so that a shut gate leaves the
+            super-category's prompt.
+        target: The target input: settled at the concept's encoding in the templates (`SETTLED`), or
+            in prompts that name it later as well (`CARRIED`); or training's `RUNNING_MEAN`.
         tail: Whether the gate keeps its tail; without, it is 0 at s = 0 and 1 at s = 1.
         remainder: What stands where a gate is not open, a `Remainder`.
     """
@@ -48,9 +56,10 @@ class Way:
     key_lock: str = "LOCAL"
     temperature: float = 0.15
     keys: str = "PLAIN"
-    places: str = "ALL"
+    places: str = "NAMED"
     word: str = "MEASURED"
     context: str = "OWN"
+    target: str = "SETTLED"
     tail: bool = True
     remainder: str = "SUPER_CATEGORY"
 

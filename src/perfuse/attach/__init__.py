@@ -32,6 +32,8 @@ from perfuse.attach.projection import (
     locked_key_outputs,
     plain_keys,
     plain_projections,
+    projected_by_keys,
+    projected_by_values,
     split_outputs,
     strength,
 )
@@ -80,6 +82,8 @@ __all__ = [
     "predict",
     "prepare",
     "prepare_concept",
+    "projected_by_keys",
+    "projected_by_values",
     "silence_loading",
     "split",
     "split_outputs",

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ from perfuse.attach.projection import (
 from perfuse.attach.prompt import Prompt
 from perfuse.attach.tokens import Tokens
 from perfuse.errors import BaseModelMismatch, InvalidArgument, PromptRefused
-from perfuse.method import KeyLock, Remainder
+from perfuse.method import KeyLock, Reach, Remainder
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +55,12 @@ class ConditioningPlan:
         encodings: e [M, d].
         pooled: [p] where the denoiser reads a pooled encoding (SDXL), else None.
         similarity: name → s [M], how strongly each concept is on at each position.
-        gate: name → σ [M].
+        gate: name → σ [M], 0 where the concept does not act.
         chunks: the tokenised prompt; one text, or several where it was split.
         key_lock: how the keys were computed; None where the prompt names no concept.
         base_model: fingerprint.
         digest: "sha256:..." over everything that decides the tensors but their dtype and device:
-            base model, covariance, token ids, adapters, gate parameters, lock, remainder,
+            base model, covariance, token ids, adapters, gate parameters, lock, remainder, reach,
             super-categories.
     """
 
@@ -93,6 +94,7 @@ def plan(
     *,
     key_lock: KeyLock | None = None,
     remainder: Remainder = Remainder.SUPER_CATEGORY,
+    reach: Reach = Reach.NAMED,
     max_chunks: int = 1,
     min_chunks: int = 1,
     store: EncodingStore | None = None,
@@ -105,7 +107,9 @@ def plan(
         concepts: in any order; the result does not depend on it.
         key_lock: LOCAL, GLOBAL or TRAINED_K. None takes the lock that the adapters were trained
             with, which must then be one.
-        remainder: what stands where a gate is not open; NOTHING is the paper's Eq. 3 to the letter.
+        remainder: what stands where a gate is not open; with NOTHING there, and `reach` EVERYWHERE,
+            it is the paper's Eq. 3 to the letter.
+        reach: at which positions concepts act.
         max_chunks: how many chunks a prompt longer than the text encoder reads may be split into
             (`chunks.split`); 1 refuses it.
         min_chunks: chunks that the plan shall have at least, as one that is compared with it does;
@@ -163,6 +167,8 @@ def plan(
             duals=rows([concept.dual_input for concept in in_order]),
             names=parsed.names,
         )
+        if reach is Reach.NAMED:
+            on = on.within(_spans(chunks))
         similarity = dict(zip(parsed.names, on.similarity[0].unbind(-1), strict=True))
         gate = dict(zip(parsed.names, on.gate[0].unbind(-1), strict=True))
         values, value_inputs = value_operands(in_order, remainder)
@@ -195,6 +201,7 @@ def plan(
             "gates": settings,
             "key_lock": lock.value,
             "remainder": remainder.value,
+            "reach": reach.value,
             "super_categories": [supers[name] for name in parsed.names],
         }
     return _planned(
@@ -244,6 +251,16 @@ def stack(plans: Sequence[ConditioningPlan]) -> Conditioning:
             f"the plans are for {len(bases)} base models ({', '.join(bases)}); a batch has one"
         )
     return concatenate([entry.conditioning for entry in plans])
+
+
+def _spans(chunks: Chunks) -> tuple[slice, ...]:
+    """Of each chunk with a concept in it: from the first one through the end of the text."""
+    starts = accumulate((len(tokens.ids[0]) for tokens in chunks.tokens), initial=0)
+    return tuple(
+        slice(start + tokens.slots[0].position, start + tokens.end_of_text + 1)
+        for start, tokens in zip(starts, chunks.tokens, strict=False)
+        if tokens.slots
+    )
 
 
 def _parameters(

@@ -7,7 +7,7 @@ outputs and, where they carry gradients, the target inputs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -28,12 +28,24 @@ class Strength:
         coordinates: of the projection onto the target inputs [..., M, J].
         gate: σ [..., M, J].
         target_inputs: I [..., J, d], as given.
+        spans: where the edit acts, along M; everywhere by default. Elsewhere coordinates and gate
+            are 0.
     """
 
     similarity: torch.Tensor
     coordinates: torch.Tensor
     gate: torch.Tensor
     target_inputs: torch.Tensor
+    spans: tuple[slice, ...] = (slice(None),)
+
+    def within(self, spans: tuple[slice, ...]) -> Strength:
+        """The same at some positions alone; nothing is on elsewhere."""
+        there = self.gate.new_zeros(self.gate.shape[-2], 1)
+        for span in spans:
+            there[span] = 1
+        return replace(
+            self, coordinates=self.coordinates * there, gate=self.gate * there, spans=spans
+        )
 
 
 class Projections(NamedTuple):
@@ -212,9 +224,10 @@ def _edited(
     with full_precision(concepts.gate):
         if _may_add_in_place(projected[0], factors, terms):
             # Nobody else has W e: it becomes the outcome, which no other memory is needed for.
-            flat = factors.reshape(-1, factors.shape[-1])
+            parts = [factors[0, span] for span in concepts.spans]
             for each, term in zip(projected, terms.split(widths, dim=-1), strict=True):
-                each.view(flat.shape[0], -1).addmm_(flat, term)
+                for span, part in zip(concepts.spans, parts, strict=True):
+                    each[0, span].addmm_(part, term)
             return projected
         changes = factors @ terms
     return tuple(
@@ -224,9 +237,11 @@ def _edited(
 
 
 def _may_add_in_place(projected: torch.Tensor, factors: torch.Tensor, terms: torch.Tensor) -> bool:
-    """Whether the same concepts are in all rows, nothing is rounded, and no gradient is wanted."""
+    """Whether there is one row, nothing is rounded, and no gradient is wanted."""
     return (
         terms.ndim == 2
+        and projected.ndim == 3
+        and len(projected) == 1
         and projected.dtype == terms.dtype
         and projected.shape[:-1] == factors.shape[:-1]
         and not torch.is_grad_enabled()

@@ -20,6 +20,7 @@ from perfuse.method.edit import edit
 from perfuse.method.gate import gate, inner_product, similarity
 from perfuse.method.key_lock import key_positions, locked_key_output
 from perfuse.method.loss import PredictionType, diffusion_target, masked_loss, soft_mask
+from perfuse.method.reach import Reach
 from perfuse.method.remainder import Filled, Remainder, filled
 from perfuse.method.target_input import running_mean
 
@@ -30,6 +31,7 @@ __all__ = [
     "Filled",
     "KeyLock",
     "PredictionType",
+    "Reach",
     "Remainder",
     "activity",
     "blend",

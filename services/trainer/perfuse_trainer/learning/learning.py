@@ -38,7 +38,8 @@ class Learning:
         embeddings: Text encoder's name → the placeholder's word embedding, trained.
         value_output: o*_V of all layers `[Σ d_l]`, trained, starts at W_V e_super.
         key_output: o*_K `[Σ d_l]`; trained under TRAINED_K, else W_K e_super for good.
-        target_input: i* `[d]`, a running mean without gradient (paper Sec. 4.4).
+        target_input: i* `[d]`, a running mean without gradient (paper Sec. 4.4); what an adapter
+            has of it is `settling`'s.
         super_category_encoding: e_super `[d]`.
     """
 

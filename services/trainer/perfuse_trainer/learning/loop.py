@@ -17,6 +17,7 @@ from perfuse_trainer.learning.latents import PictureLatents
 from perfuse_trainer.learning.learning import Learning
 from perfuse_trainer.learning.pack import Pack
 from perfuse_trainer.learning.settings import TrainingSettings
+from perfuse_trainer.learning.settling import settled
 from perfuse_trainer.learning.summary import training_summary
 
 
@@ -174,14 +175,18 @@ class TrainingLoop:
 
         return back
 
-    def adapter(self, *, best: bool = True, dtype: str = "float16") -> Adapter:
+    def adapter(self, *, best: bool = True, settle: bool = True, dtype: str = "float16") -> Adapter:
         """The concept as it stands, or as it stood at the best validation.
 
         Args:
             best: Take the best checkpoint; the current parameters otherwise.
+            settle: Move the target input to the concept's encoding (`settling`); without, it is the
+                paper's running mean.
             dtype: Number type of the file's tensors.
         """
         state = self._best if best and self._best else self.learning.state()
+        if settle:
+            state = settled(self.base, self.learning, state)
         settings, base = self._settings, self.base
         return Adapter(
             metadata=AdapterMetadata(

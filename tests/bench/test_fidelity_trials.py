@@ -21,20 +21,26 @@ from bench.fidelity.trials.covariances import accumulated
 from bench.fidelity.trials.learning import learn
 from bench.fidelity.trials.planning import planned, strength_of
 from bench.fidelity.trials.questions import QUESTIONS, Question
+from bench.fidelity.trials.targets import LATER, at_target, words_of
 from bench.fidelity.trials.trial import Trial, state_of
 from bench.fidelity.trials.way import Learnt, Way
+from perfuse import method
 from perfuse.adapter import Adapter
 from perfuse.attach import (
     BaseModel,
     ConditioningPlan,
     PlannedConcept,
+    Prompt,
     attach,
+    encode_tokens,
     initial_value_outputs,
     plan,
     split_outputs,
+    tokenise,
 )
 from perfuse.method import KeyLock, Remainder
 from perfuse_toybox.concepts import TOM
+from perfuse_trainer.learning.templates import TEMPLATES
 
 LESSON = Lesson(steps=2, batch=2, pictures=2, rate=0.1)
 ASKED = prompts(TOM, 3)[2]
@@ -54,11 +60,33 @@ def test_the_trials_own_way_of_learning_is_the_products(
     toybox_base: BaseModel, adapter: Adapter
 ) -> None:
     product = state_of(adapter)
-    ours = learn(toybox_base, TOM, LESSON, Learnt())
+    learned = learn(toybox_base, TOM, LESSON, Learnt())
+    ours = at_target(toybox_base, TOM, LESSON, learned, Way().target)
     assert ours.keys() == product.keys()
     for name, value in ours.items():
         # The first steps of AdamW are as long whatever the gradient, and sway with its rounding.
         torch.testing.assert_close(value, product[name], rtol=0, atol=2e-3, msg=name)
+
+
+def test_a_carried_target_input_is_as_similar_to_earlier_places_as_to_later_ones(
+    toybox_base: BaseModel,
+) -> None:
+    state = learn(toybox_base, TOM, LESSON, Learnt())
+    carried = at_target(toybox_base, TOM, LESSON, state, "CARRIED")
+    assert at_target(toybox_base, TOM, LESSON, state, "RUNNING_MEAN") == state
+    words, found = [{TOM.name: words_of(state)}], []
+    for some in (TEMPLATES, LATER):
+        tokens = [
+            tokenise(toybox_base, Prompt.parse(text.format(f"<{TOM.name}>"), [TOM.name]))
+            for text in some
+        ]
+        encodings = encode_tokens(toybox_base, tokens, words * len(tokens)).at_slots(TOM.name)
+        similarity = method.similarities(
+            encodings, carried["target_input"][None], toybox_base.inverse_covariance
+        )
+        found.append(similarity.mean().item())
+    assert sum(found) / 2 == pytest.approx(1, abs=1e-4)
+    assert found[0] != pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("lock", ["LOCAL", "GLOBAL"])
@@ -83,9 +111,14 @@ def test_an_edit_at_some_places_leaves_the_others_alone(
     toybox_base: BaseModel, adapter: Adapter
 ) -> None:
     state = state_of(adapter)
-    whole = planned(toybox_base, ASKED, state, Way(), 0.5)
+    whole = planned(toybox_base, ASKED, state, Way(places="ALL"), 0.5)
     end = whole.chunks[0].end_of_text
-    left = {"NOT_START": [0], "WORDS": [0, end + 1], "CONCEPT": [0, 4, end, end + 1]}
+    left = {
+        "NAMED": [0, 4, end + 1],
+        "NOT_START": [0],
+        "WORDS": [0, end + 1],
+        "CONCEPT": [0, 4, end, end + 1],
+    }
     for places, positions in left.items():
         some = planned(toybox_base, ASKED, state, Way(places=places), 0.5)
         for one, other in zip(_rows(some), _rows(whole), strict=True):
@@ -105,8 +138,8 @@ def test_a_gate_without_tail_is_shut_at_nothing_and_open_at_the_concept(
         [-state["target_input"], 0 * state["target_input"], state["target_input"]]
     )
     gates = [
-        strength_of(toybox_base, encodings, state, Way(tail=tail), 0.5, tokens).gate[:, 0].tolist()
-        for tail in (False, True)
+        strength_of(toybox_base, encodings, state, way, 0.5, tokens).gate[:, 0].tolist()
+        for way in (Way(places="ALL", tail=False), Way(places="ALL"))
     ]
     assert gates[0] == pytest.approx([0, 0, 1], abs=1e-6)
     assert gates[1][1] == pytest.approx(1 - gates[1][2], abs=1e-6) != 0

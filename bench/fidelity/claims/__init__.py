@@ -1,4 +1,4 @@
-"""The paper's nine claims and two of ours, a module each.
+"""The paper's nine claims and three of ours, a module each.
 
 A module has `NUMBER`, `TITLE`, `STATEMENT` (the claim in one sentence), `RULE` (when it
 holds here), `measure(lab)` (a record of JSON with `verdicts`, name → verdict and figures),
@@ -19,6 +19,7 @@ from bench.fidelity.claims import (
     over_training,
     peers,
     remainder,
+    settling,
     sizes,
     spanning,
     weighing,
@@ -36,5 +37,6 @@ CLAIMS: Sequence[ModuleType] = (
     sizes,
     remainder,
     company,
+    settling,
 )
 """In the order of their numbers; each is cheap after those before it."""

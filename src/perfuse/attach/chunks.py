@@ -71,9 +71,10 @@ def split(
             body.tokens(tokenizers, start, end)
             for start, end in zip([0, *ends], ends, strict=False)
         ]
-    empty = Prompt(()).tokens(tokenizers)
-    missing = max(0, least - len(found))
-    return Chunks((*found, *[empty] * missing), (*ends, *ends[-1:] * missing))
+    if missing := max(0, least - len(found)):
+        found += [Prompt(()).tokens(tokenizers)] * missing
+        ends += ends[-1:] * missing
+    return Chunks(tuple(found), tuple(ends))
 
 
 def with_super_categories(

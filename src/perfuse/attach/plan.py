@@ -130,16 +130,17 @@ def plan(
             f"two concepts have the same name among {', '.join(sorted(given))}; names must differ"
         )
     parsed = prompt if isinstance(prompt, Prompt) else Prompt.parse(prompt, given)
-    if unknown := sorted(set(parsed.names) - given.keys()):
+    names = parsed.names
+    if unknown := sorted(set(names) - given.keys()):
         raise PromptRefused(
             f"the prompt names {', '.join(f'<{name}>' for name in unknown)}, which is not given"
         )
-    if unused := sorted(given.keys() - set(parsed.names)):
+    if unused := sorted(given.keys() - set(names)):
         raise PromptRefused(
             f"the prompt does not name {', '.join(f'<{name}>' for name in unused)}; write each "
             "concept into the prompt, or leave it out of the request"
         )
-    named = [given[name] for name in parsed.names]
+    named = [given[name] for name in names]
     for concept in named:
         require_base(base, concept)
     lock = common_lock(named, key_lock)
@@ -147,7 +148,9 @@ def plan(
     written_out = supers if lock is KeyLock.GLOBAL else None
     chunks = split(base, parsed, most=max_chunks, least=min_chunks, super_categories=written_out)
     ready = {concept.name: prepared(base, concept) for concept in named}
-    encodings, pooled = encoded(base, chunks.tokens, ready, store)
+    whole, pooled = encoded(base, chunks.tokens, ready, store)
+    # Here a prompt has no axis of rows.
+    encodings = whole[0]
     record: dict[str, Any] = {
         "base_model": base.fingerprint,
         "ids": [tokens.ids for tokens in chunks.tokens],
@@ -165,12 +168,12 @@ def plan(
             rows([concept.target_input for concept in in_order]),
             *_parameters(settings, base),
             duals=rows([concept.dual_input for concept in in_order]),
-            names=parsed.names,
+            names=names,
         )
         if reach is Reach.NAMED:
             on = on.within(_spans(chunks))
-        similarity = dict(zip(parsed.names, on.similarity[0].unbind(-1), strict=True))
-        gate = dict(zip(parsed.names, on.gate[0].unbind(-1), strict=True))
+        similarity = dict(zip(names, on.similarity.unbind(-1), strict=True))
+        gate = dict(zip(names, on.gate.unbind(-1), strict=True))
         values, value_inputs = value_operands(in_order, remainder)
         keys = key_inputs = key_encodings = None
         if lock is KeyLock.GLOBAL:
@@ -178,7 +181,7 @@ def plan(
             record["super_ids"] = [tokens.ids for tokens in replaced]
             key_encodings = super_category_encodings(
                 base, encoded(base, replaced, {}, store)[0], chunks.tokens, replaced
-            )
+            )[0]
         else:
             keys, key_inputs = key_operands(in_order, lock, remainder)
         projections = edited_projections(
@@ -194,7 +197,7 @@ def plan(
         record |= {
             "covariance": base.covariance.digest if base.covariance else None,
             "slots": [
-                [[slot.position, parsed.names.index(slot.name)] for slot in tokens.slots]
+                [[slot.position, names.index(slot.name)] for slot in tokens.slots]
                 for tokens in chunks.tokens
             ],
             "adapters": [concept.digest for concept in in_order],
@@ -202,7 +205,7 @@ def plan(
             "key_lock": lock.value,
             "remainder": remainder.value,
             "reach": reach.value,
-            "super_categories": [supers[name] for name in parsed.names],
+            "super_categories": [supers[name] for name in names],
         }
     return _planned(
         base,
@@ -230,8 +233,8 @@ def unconditional(base: BaseModel, chunks: int = 1) -> ConditioningPlan:
     if not (base.pooled and base.pipeline.config.get("force_zeros_for_empty_prompt", False)):
         return plan(base, "", min_chunks=chunks)
     empty = split(base, Prompt.parse(""), least=chunks)
-    encodings, pooled = encode_chunks(base, empty.tokens)
-    encodings = torch.zeros_like(encodings)
+    whole, pooled = encode_chunks(base, empty.tokens)
+    encodings = torch.zeros_like(whole[0])
     pooled = None if pooled is None else torch.zeros_like(pooled)
     record = {"base_model": base.fingerprint, "zeros": list(encodings.shape)}
     return _planned(
@@ -285,9 +288,9 @@ def _planned(
 ) -> ConditioningPlan:
     text = json.dumps(record, sort_keys=True, separators=(",", ":"))
     return ConditioningPlan(
-        keys=tuple(key[0] for key in projections.keys),
-        values=tuple(value[0] for value in projections.values),
-        encodings=encodings[0],
+        keys=projections.keys,
+        values=projections.values,
+        encodings=encodings,
         pooled=None if pooled is None else pooled[0],
         similarity=similarity,
         gate=gate,

@@ -28,24 +28,21 @@ class Strength:
         coordinates: of the projection onto the target inputs [..., M, J].
         gate: σ [..., M, J].
         target_inputs: I [..., J, d], as given.
-        spans: where the edit acts, along M; everywhere by default. Elsewhere coordinates and gate
-            are 0.
+        spans: where the edit acts, along M, with start and stop; None everywhere.
     """
 
     similarity: torch.Tensor
     coordinates: torch.Tensor
     gate: torch.Tensor
     target_inputs: torch.Tensor
-    spans: tuple[slice, ...] = (slice(None),)
+    spans: tuple[slice, ...] | None = None
 
     def within(self, spans: tuple[slice, ...]) -> Strength:
-        """The same at some positions alone; nothing is on elsewhere."""
-        there = self.gate.new_zeros(self.gate.shape[-2], 1)
+        """The same at some positions alone; the gate is shut elsewhere."""
+        gate = torch.zeros_like(self.gate)
         for span in spans:
-            there[span] = 1
-        return replace(
-            self, coordinates=self.coordinates * there, gate=self.gate * there, spans=spans
-        )
+            gate[..., span, :] = self.gate[..., span, :]
+        return replace(self, gate=gate, spans=spans)
 
 
 class Projections(NamedTuple):
@@ -221,28 +218,30 @@ def _edited(
     widths = [each.shape[-1] for each in projected]
     if sum(widths) != terms.shape[-1]:
         split_outputs(base, terms)  # which says so
-    with full_precision(concepts.gate):
-        if _may_add_in_place(projected[0], factors, terms):
-            # Nobody else has W e: it becomes the outcome, which no other memory is needed for.
-            parts = [factors[0, span] for span in concepts.spans]
-            for each, term in zip(projected, terms.split(widths, dim=-1), strict=True):
-                for span, part in zip(concepts.spans, parts, strict=True):
-                    each[0, span].addmm_(part, term)
-            return projected
-        changes = factors @ terms
-    return tuple(
-        (each + change).to(each.dtype)
-        for each, change in zip(projected, changes.split(widths, dim=-1), strict=True)
-    )
-
-
-def _may_add_in_place(projected: torch.Tensor, factors: torch.Tensor, terms: torch.Tensor) -> bool:
-    """Whether there is one row, nothing is rounded, and no gradient is wanted."""
-    return (
-        terms.ndim == 2
-        and projected.ndim == 3
-        and len(projected) == 1
-        and projected.dtype == terms.dtype
-        and projected.shape[:-1] == factors.shape[:-1]
+    # Nobody else has W e, and new memory for it costs more than all of the edit.
+    in_place = (
+        projected[0].dtype == terms.dtype
+        and projected[0].shape[:-1] == factors.shape[:-1]
         and not torch.is_grad_enabled()
     )
+    everywhere = (slice(0, factors.shape[-2]),)
+    for span in everywhere if concepts.spans is None else concepts.spans:
+        with full_precision(concepts.gate):
+            changes = (factors[..., span, :] @ terms).split(widths, dim=-1)
+        if in_place:
+            for each, change in zip(projected, changes, strict=True):
+                each.narrow(-2, span.start, change.shape[-2]).add_(change)
+        else:
+            pairs = zip(projected, changes, strict=True)
+            projected = tuple(_changed(each, change, span) for each, change in pairs)
+    return projected
+
+
+def _changed(projected: torch.Tensor, change: torch.Tensor, span: slice) -> torch.Tensor:
+    """W e with a change at some positions, rounded once, differentiable."""
+    part = projected[..., span, :]
+    changed = (part + change).to(projected.dtype)
+    if part.shape[-2] == projected.shape[-2]:
+        return changed
+    before, after = projected[..., : span.start, :], projected[..., span.stop :, :]
+    return torch.cat([before, changed, after], dim=-2)

@@ -231,10 +231,10 @@ def change_terms(
     )
     dtype = result_dtype(projected_target_inputs, coordinates, gates, target_outputs)
     # One product of 2 J terms is one pass over the outcome.
-    outer = torch.cat(
-        torch.broadcast_tensors(target_outputs.to(dtype), projected_target_inputs.to(dtype)),
-        dim=-2,
-    )
+    outputs, inputs = target_outputs.to(dtype), projected_target_inputs.to(dtype)
+    if outputs.shape != inputs.shape:
+        outputs, inputs = torch.broadcast_tensors(outputs, inputs)
+    outer = torch.cat([outputs, inputs], dim=-2)
     return torch.cat([gates.to(dtype), -coordinates.to(dtype)], dim=-1), outer
 
 

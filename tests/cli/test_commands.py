@@ -248,7 +248,7 @@ def test_a_sweep_changes_the_bias_along_a_row_and_nothing_else(
     )
     assert done.code == 0, done.err
     images = done.json["images"]
-    assert [image["bias"] for image in images] == [0.3, 0.3, 0.6, 0.6, 0.9, 0.9]
+    assert [image["bias"] for image in images] == [0.1, 0.1, 0.4, 0.4, 0.7, 0.7]
     for image in images:
         (concept,) = image["record"]["concepts"]
         assert concept["bias"] == pytest.approx(image["bias"])

@@ -16,9 +16,9 @@ from perfuse_toybox.concepts import SHADES, THRONE, TOM, Concept
 from perfuse_toybox.sheet import Row, Sheet
 
 SCENES = ("in the snow", "on the beach", "in the city", "on the moon", "in the forest")
-BIASES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+BIASES = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 GUIDANCE = 3.0
-BIAS = {"GLOBAL": 0.5, "LOCAL": 0.5, "TRAINED_K": 0.7}
+BIAS = {"GLOBAL": 0.25, "LOCAL": 0.25, "TRAINED_K": 0.25}
 """Where likeness and prompt balance on this base: its encodings are narrow (192 numbers), so that a
 concept's encoding is spread over more positions than in CLIP's."""
 

@@ -13,7 +13,7 @@ from perfuse.attach.prepared_concept import PreparedConcept, prepare_concept
 from perfuse.errors import BaseModelMismatch, InvalidArgument
 from perfuse.method import Filled, KeyLock, Remainder, filled
 
-RENDER_BIAS = {KeyLock.LOCAL: 0.70, KeyLock.TRAINED_K: 0.70, KeyLock.GLOBAL: 0.55}
+RENDER_BIAS = {KeyLock.LOCAL: 0.25, KeyLock.TRAINED_K: 0.25, KeyLock.GLOBAL: 0.25}
 """Bias of the gate where neither the request nor the adapter says one."""
 
 
@@ -24,7 +24,7 @@ class PlannedConcept:
     Attributes:
         name: as the prompt names it, without angle brackets.
         adapter: what was learned; for the plan's base model.
-        bias: of the gate; None takes the adapter's suggestion (LOCAL, TRAINED_K) or 0.55 (GLOBAL).
+        bias: of the gate; None takes the adapter's suggestion (LOCAL, TRAINED_K) or 0.25 (GLOBAL).
         temperature: of the gate; None takes the adapter's suggestion.
         prepared: `prepare_concept` of the adapter, where it is at hand; what it holds is computed
             in every plan otherwise.
@@ -63,8 +63,8 @@ def common_lock(concepts: Sequence[PlannedConcept], wanted: KeyLock | None) -> K
 def gate_parameters(concept: PlannedConcept, lock: KeyLock) -> tuple[float, float]:
     """Bias and temperature: the request's, else the adapter's, else the default for GLOBAL.
 
-    An adapter suggests a bias for the keys that it was trained with. Under GLOBAL the paper's
-    best biases are lower, so that the suggestion is not taken over.
+    An adapter suggests a bias for the keys that it was trained with. GLOBAL's
+    keys are others, so that the suggestion is not taken over.
     """
     suggested = concept.adapter.metadata
     bias = concept.bias

@@ -34,7 +34,7 @@ def render(
         list[str] | None,
         typer.Option(
             metavar="CONCEPT=NUMBER",
-            help="Lower for likeness, higher for editability, 0.3 to 0.9, as tom=0.5; may be "
+            help="Lower for likeness, higher for editability, 0.1 to 0.9, as tom=0.5; may be "
             "given several times.",
             rich_help_panel="How it is rendered",
         ),

@@ -29,8 +29,8 @@ def sweep(
             autocompletion=complete_concept,
         ),
     ] = "",
-    low: Annotated[float, typer.Option("--from", help="The first bias: likeness.")] = 0.3,
-    high: Annotated[float, typer.Option("--to", help="The last bias: editability.")] = 0.9,
+    low: Annotated[float, typer.Option("--from", help="The first bias: likeness.")] = 0.1,
+    high: Annotated[float, typer.Option("--to", help="The last bias: editability.")] = 0.7,
     count: Annotated[int, typer.Option("--count", help="Biases, evenly apart.")] = 7,
     rows: Annotated[
         int | None, typer.Option("-n", "--rows", help="Seeds, a row for each; 2 if not said.")

@@ -28,7 +28,8 @@ class TrainingSettings:
         validate_every: Steps between validations on fixed noise and timesteps.
         validation_rows: Rows of the fixed validation batch.
         patience: Validations without a better one after which the run stops early; None never.
-        render_bias, render_temperature: What the adapter suggests for rendering (paper p. 9).
+        render_bias, render_temperature: What the adapter suggests for rendering; the bias is measured
+            (decision 27), the temperature is the paper's (p. 9).
 
     Raises:
         InvalidArgument: A value outside its range; the message names it.
@@ -49,7 +50,7 @@ class TrainingSettings:
     validate_every: int = 25
     validation_rows: int = 32
     patience: int | None = None
-    render_bias: float = 0.70
+    render_bias: float = 0.25
     render_temperature: float = 0.15
 
     def __post_init__(self) -> None:

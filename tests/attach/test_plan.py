@@ -248,7 +248,7 @@ def test_the_request_decides_then_the_adapter_then_the_lock(tiny_sd15: BaseModel
     for lock, request, bias, temperature in (
         (None, (), 0.65, 0.12),
         (KeyLock.LOCAL, (), 0.65, 0.12),
-        (KeyLock.GLOBAL, (), 0.25, 0.12),
+        (KeyLock.GLOBAL, (), 0.4, 0.12),
         (KeyLock.GLOBAL, (0.4, 0.2), 0.4, 0.2),
         (KeyLock.LOCAL, (0.4, 0.2), 0.4, 0.2),
     ):

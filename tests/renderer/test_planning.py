@@ -67,7 +67,7 @@ def test_the_same_prompt_is_planned_once(planner: Planner) -> None:
         assert other.plan.digest != first.plan.digest
         lock = await planner.plan(ACME, "a <tom>", NONE, KeyLock.GLOBAL)
         assert lock.plan.digest != first.plan.digest
-        assert lock.concepts[0].bias == 0.25
+        assert lock.concepts[0].bias == 0.4
         assert planner.computed == 3
 
     run(work())

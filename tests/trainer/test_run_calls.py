@@ -163,7 +163,7 @@ class TestCreate:
         settings = run.settings
         assert (settings.steps, settings.batch, settings.bias) == (400, 16, 0.75)
         assert (settings.output_rate, settings.embedding_rate) == (0.03, 0.006)
-        assert (settings.temperature, settings.flip, settings.render_bias) == (0.1, 0.5, 0.25)
+        assert (settings.temperature, settings.flip, settings.render_bias) == (0.1, 0.5, 0.4)
         assert not settings.HasField("previews")
         assert run == acme.GetTrainingRun(wire.GetTrainingRunRequest(name=run.name))
 

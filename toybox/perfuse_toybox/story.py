@@ -18,7 +18,7 @@ from perfuse_toybox.sheet import Row, Sheet
 SCENES = ("in the snow", "on the beach", "in the city", "on the moon", "in the forest")
 BIASES = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 GUIDANCE = 3.0
-BIAS = {"GLOBAL": 0.25, "LOCAL": 0.25, "TRAINED_K": 0.25}
+BIAS = {"GLOBAL": 0.4, "LOCAL": 0.4, "TRAINED_K": 0.4}
 """Where likeness and prompt balance on this base: its encodings are narrow (192 numbers), so that a
 concept's encoding is spread over more positions than in CLIP's."""
 

@@ -13,7 +13,7 @@ from perfuse.attach.prepared_concept import PreparedConcept, prepare_concept
 from perfuse.errors import BaseModelMismatch, InvalidArgument
 from perfuse.method import Filled, KeyLock, Remainder, filled
 
-RENDER_BIAS = {KeyLock.LOCAL: 0.25, KeyLock.TRAINED_K: 0.25, KeyLock.GLOBAL: 0.25}
+RENDER_BIAS = {KeyLock.LOCAL: 0.40, KeyLock.TRAINED_K: 0.40, KeyLock.GLOBAL: 0.40}
 """Bias of the gate where neither the request nor the adapter says one."""
 
 
@@ -24,7 +24,7 @@ class PlannedConcept:
     Attributes:
         name: as the prompt names it, without angle brackets.
         adapter: what was learned; for the plan's base model.
-        bias: of the gate; None takes the adapter's suggestion (LOCAL, TRAINED_K) or 0.25 (GLOBAL).
+        bias: of the gate; None takes the adapter's suggestion (LOCAL, TRAINED_K) or 0.4 (GLOBAL).
         temperature: of the gate; None takes the adapter's suggestion.
         prepared: `prepare_concept` of the adapter, where it is at hand; what it holds is computed
             in every plan otherwise.

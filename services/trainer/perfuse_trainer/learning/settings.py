@@ -50,7 +50,7 @@ class TrainingSettings:
     validate_every: int = 25
     validation_rows: int = 32
     patience: int | None = None
-    render_bias: float = 0.25
+    render_bias: float = 0.40
     render_temperature: float = 0.15
 
     def __post_init__(self) -> None:

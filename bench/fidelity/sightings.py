@@ -7,77 +7,53 @@ from __future__ import annotations
 
 SIGHTINGS: dict[tuple[int, str], str] = {
     (1, "full"): (
-        "One adapter does lead from the concept to any figure of its kind: the orange cat's "
-        "stripes and the throne's purple fade step by step, and scenes stay. But what is named "
-        "after somebody is off at every bias: the green cat sits on an ordinary chair; a cap that "
-        "is worn is read as a hat in no picture at 0.5, 0.7 or 1.2, the crate under somebody as a "
-        "box in one of twenty at 0.7. Decision 31 has the cause: beside others the concept's word "
-        "has a similarity of 0.3 to 0.8, so that its gate is shut, and its embedding is not the "
-        "super-category's there. That is also why the sweep does not end at the base, and text "
-        "similarity gains little on the way."
+        "One adapter leads from the concept to any figure of its kind, and the sweep ends at the "
+        "base: the orange cat's white stripes and the throne's purple fade step by step, scenes "
+        "and companions stay at every bias, and nothing is washed out at 0.1. In company the "
+        "concept is weaker: on a red chair the cat is striped at 0.1 alone and pink from 0.4 on, "
+        "and the cat on the throne sits on an ordinary chair at every bias."
     ),
-    (1, "quick"): (
-        "From 0.5 to 1.1 the bias leads from the concept towards the base: stripes go first, "
-        "colours later, and the figure stays whole. At 0.2 it is no end of the front but beyond "
-        "it: the gate's tail of 0.2 at the start token, on which most attention rests, covers the "
-        "scene with stripes, and likeness is lost as well. The rule takes the lowest bias, so it "
-        "is not met; the full form's sweep begins at 0.4. The default of LOCAL, 0.7, lies where "
-        "the front is flat."
+    (2, "full"): (
+        "The claim does not hold here, and the sheet shows why: at the same bias TRAINED_K's cat "
+        "has its orange and white stripes in every company, LOCAL's and GLOBAL's alone in the bare "
+        "prompt and in two of six others. A locked key is the super-category's, and in this base "
+        "the word's share of attention beside a chair or a cape is then too small for values to "
+        "show; a trained key draws it there. The scenes that locked keys are to protect are read "
+        "in all pictures of either lock, so that this base gives them nothing to win. TRAINED_K's "
+        "throne is purple when it stands alone, and ordinary under somebody, as the others' is."
     ),
-    (2, "quick"): (
-        "With the rate of 0.1 LOCAL and GLOBAL have the cat's white stripes as TRAINED_K has, "
-        "which they had not at 0.03. TRAINED_K has a little more likeness and less text, and "
-        "the fronts do not reach a common likeness. GLOBAL's figure stays at every bias. The "
-        "scene is obeyed everywhere, so that this base gives GLOBAL nothing to win there."
+    (3, "full"): (
+        "Textual inversion hardly leaves the base: yellow or pink cats. The LoRA has its cat in "
+        "every picture and its throne under every rider, and pays at full scale: the rider of the "
+        "throne turns striped too. TRAINED_K, which the rule does not ask about, lies on the "
+        "LoRA's front (0.715 / 0.544 at 0.7 beside 0.714 / 0.540 at a scale of 0.7) with a sixth "
+        "of its bytes; it is the lock that keeps LOCAL and GLOBAL behind. The LoRA's best rate is "
+        "the highest tried."
     ),
-    (3, "quick"): (
-        "The claim is not seen here, and the distance is half of what it was: at equal text "
-        "similarity the LoRA has 0.05 more likeness (0.1 and more in the paper's form at a rate "
-        "of 0.03). What it pays is measured in claim 11: it changes the super-category for "
-        "everything. The rest of its lead is with sunglasses and throne beside others, where our "
-        "gate is half shut (decision 31); the cat, named first, is as alike as the LoRA's. Textual "
-        "inversion hardly leaves the base. The peers' best rates are at the edge of those tried."
+    (4, "full"): (
+        "Scenes and figures stay, and the shades are yellow in nearly all pictures; the cat is "
+        "striped in few, and the throne's purple shows in traces. Averaged LoRAs show as little of "
+        "the cat, more of the throne, and spread its stripes over the cat; added ones cover the "
+        "picture. A dog with the cap and a bear with cap and crate lose the cap or the crate most "
+        "often (all present in 0.08 and 0.33 of pictures at 0.55); the four other blends keep all."
     ),
-    (4, "quick"): (
-        "All concepts are there in nine of ten pictures, as with averaged LoRAs, and the least "
-        "alike is as alike. At 0.5 the yellow of the sunglasses spreads over cat and chair; the "
-        "throne's purple is in none of our pictures (named last, its gate is shut: decision 31). "
-        "In the LoRAs' it is there, but on the cat: added, they cover the whole picture with the "
-        "throne's stripes."
+    (5, "full"): (
+        "From one picture the cat is plainer than from five, at the same scenes and companions; "
+        "shades and throne differ little."
     ),
-    (5, "quick"): (
-        "From one picture the colours are much as from five; the kind is read right less often, "
-        "and at bias 0.2 scene and companions suffer more: the over-fitting that the paper "
-        "mentions."
+    (6, "full"): (
+        "The mask from the base's own attention does not help: in this base little attention goes "
+        "to the noun, so that it marks the subject badly. Training at 0.5 loses likeness and text."
     ),
-    (6, "quick"): (
-        "The mask from the base's own attention hurts: in this base little attention goes to the "
-        "noun, so that it marks the subject badly. Training at 0.5 loses the figure."
+    (9, "full"): (
+        "Bytes and likeness go together, but TRAINED_K, with half as many bytes again as LOCAL, "
+        "gets three quarters of the way to the LoRA, whose file is seven to ten times as large."
     ),
-    (7, "quick"): (
-        "After four hundred steps the last adapter has less likeness than the kept one (0.64 and "
-        "0.68 at bias 0.5) with the same text similarity; the validation curve, made of the "
-        "training pictures, does not rise. So it does not warn of this over-training."
-    ),
-    (9, "quick"): (
-        "Bytes and likeness go together: LOCAL's file is a tenth of the LoRA's, and "
-        "TRAINED_K's half as large again as LOCAL's."
-    ),
-    (10, "quick"): (
-        "The same adapters, prompts and noise: in the form of Eq. 3 the cat is an orange blob at "
-        "1.1 and the chair is gone from the blend at 0.8. With the super-category in the place "
-        "that the gate leaves, cat, sunglasses and chair stay, and at 1.1 the cat is any cat."
-    ),
-    (11, "quick"): (
-        "At full scale the LoRA of the throne turns dog, rabbit and cat on it purple and striped, "
-        "and that of the sunglasses turns rabbit and cat yellow; at a quarter of the scale, with "
-        "little likeness left, most companions are other ones already. The table of what moves "
-        "says why: it moves the values at the start token and at padding, which every place of "
-        "the picture reads, by more than their own length. Ours are not untouched: at 0.5 the "
-        "rabbit behind the sunglasses turns orange and the cat paler, and the orange cat's stripes "
-        "tint the blue chair; seats' riders keep their looks, but the throne itself is hardly "
-        "learned. From 0.8 on companions are close to those of the base. Textual inversion leaves "
-        "them alone because it changes little at all."
+    (10, "full"): (
+        "The same adapters, prompts and noise: in the form of Eq. 3 the cat covers the scene at "
+        "0.1 and is an orange spot at 1.1, and cap and crate are gone from the blend at 0.9. With "
+        "the super-category in the place that the gate leaves, scenes stay at 0.1 and figures at "
+        "1.1."
     ),
 }
 """Claim's number and form → what was seen."""

@@ -210,8 +210,8 @@ PROTOCOL = f"""## Protocol
   prompts. Ours is rendered as the product does it: with the super-category in the place that a gate
   leaves empty (decision 13, but for claim 10), the target input settled (32) and acting from the
   concept's word to the end of the text (30, but for claim 12). Textual inversion trains one word
-  embedding. The LoRA (peft, rank 4, keys and values of every cross-attention layer) is trained on the
-  super-category's own word and rendered with it. Guidance 3, temperature 0.15.
+  embedding. The LoRA (peft, rank 4, keys and values of every cross-attention layer) is trained on
+  the super-category's own word and rendered with it. Guidance 3, temperature 0.15.
 - **Likeness** is how alike the concept's figure is, as the toybox evaluator reads it (the overlap
   of what it reads of kind, colours, pattern, marking, accent and build), in the picture and in the
   one that the world's painter makes of the same prompt with the concept's true look. It looks at

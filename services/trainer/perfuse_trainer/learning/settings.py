@@ -28,8 +28,8 @@ class TrainingSettings:
         validate_every: Steps between validations on fixed noise and timesteps.
         validation_rows: Rows of the fixed validation batch.
         patience: Validations without a better one after which the run stops early; None never.
-        render_bias, render_temperature: What the adapter suggests for rendering; the bias is measured
-            (decision 27), the temperature is the paper's (p. 9).
+        render_bias, render_temperature: What the adapter suggests for rendering; the bias is
+            measured (decision 27), the temperature the paper's (p. 9).
 
     Raises:
         InvalidArgument: A value outside its range; the message names it.

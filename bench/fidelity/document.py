@@ -152,8 +152,8 @@ def _fronts(fronts: list[dict[str, Any]]) -> str:
     ]
     for one in fronts:
         for place, knob in enumerate(one["knobs"]):
-            cells = " | ".join(_value(one[key][place], short=True) for key in shown)
-            lines.append(f"| {one['name']} | {knob:g} | {cells} |")
+            cells = [_value(one[key][place], short=True) if key in one else "–" for key in shown]
+            lines.append(f"| {one['name']} | {knob:g} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

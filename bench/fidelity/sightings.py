@@ -45,6 +45,11 @@ SIGHTINGS: dict[tuple[int, str], str] = {
         "The mask from the base's own attention does not help: in this base little attention goes "
         "to the noun, so that it marks the subject badly. Training at 0.5 loses likeness and text."
     ),
+    (7, "full"): (
+        "After six hundred steps both adapters are worse than after a hundred (0.59 and 0.64 of "
+        "likeness at 0.1 and less text), and the validation curve, made of the training pictures, "
+        "does not rise. So it does not warn of this over-training; fewer steps do."
+    ),
     (9, "full"): (
         "Bytes and likeness go together, but TRAINED_K, with half as many bytes again as LOCAL, "
         "gets three quarters of the way to the LoRA, whose file is seven to ten times as large."
@@ -54,6 +59,22 @@ SIGHTINGS: dict[tuple[int, str], str] = {
         "0.1 and is an orange spot at 1.1, and cap and crate are gone from the blend at 0.9. With "
         "the super-category in the place that the gate leaves, scenes stay at 0.1 and figures at "
         "1.1."
+    ),
+    (11, "full"): (
+        "At full scale the LoRA of the throne turns dog, rabbit and cat on it striped and purple, "
+        "and the chair in the city loses its blue to the cat's orange; at the same prompts ours "
+        "leaves riders and seats as the base makes them, and shows little of cat and throne. "
+        "Read at equal likeness the two are alike. The dog in white is the one concept that all of "
+        "our locks show in every company."
+    ),
+    (12, "full"): (
+        "At every position the gate's tail covers the scene with the concept's stripes below 0.4; "
+        "from the word on, 0.1 is a clean picture. In the paper's form the figure is gone at 1.1 as "
+        "well, so that of seven biases three or four are of use. Settling moves the whole sweep: "
+        "the running mean's cat is still orange and white at 0.55, where ours is yellow with "
+        "traces of stripes, and ours at 0.1 and 0.25 is its match, with more text and the kind "
+        "read right. The colour alone is read right a little more often with the running mean "
+        "(0.44 at 0.55 beside 0.40 at 0.25)."
     ),
 }
 """Claim's number and form → what was seen."""

@@ -69,8 +69,8 @@ SIGHTINGS: dict[tuple[int, str], str] = {
     ),
     (12, "full"): (
         "At every position the gate's tail covers the scene with the concept's stripes below 0.4; "
-        "from the word on, 0.1 is a clean picture. In the paper's form the figure is gone at 1.1 as "
-        "well, so that of seven biases three or four are of use. Settling moves the whole sweep: "
+        "from the word on, 0.1 is a clean picture. In the paper's form the figure is gone at 1.1, "
+        "so that of seven biases three or four are of use. Settling moves the sweep: "
         "the running mean's cat is still orange and white at 0.55, where ours is yellow with "
         "traces of stripes, and ours at 0.1 and 0.25 is its match, with more text and the kind "
         "read right. The colour alone is read right a little more often with the running mean "

@@ -91,6 +91,11 @@ def front(name: str, values: Sequence[float], arrays: dict[str, Array], boot: Bo
     return Front(name, tuple(values), means)
 
 
+def beside(lab: Lab, name: str, values: Sequence[float], settings: Sequence[Setting]) -> Front:
+    """Measure settings of a knob's values, and what they do to companions."""
+    return front(name, values, lab.arrays(settings) | lab.beside(settings), lab.bootstrap())
+
+
 def alone(lab: Lab, concepts: Sequence[Concept] | None = None) -> Front:
     """The base by super-categories: where every front would end if nothing were learned."""
     arrays = lab.arrays([(None, Rendering())], concepts)

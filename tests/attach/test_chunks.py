@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bases import WORDS, random_adapter
+from bases import WORDS, load_prepared, random_adapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -146,6 +146,20 @@ def test_edits_and_gates_are_each_position_s_own(double_base: BaseModel, lock: K
     for name in ("tom", "hat"):
         assert long.similarity[name].shape == long.gate[name].shape == (154,)
         torch.testing.assert_close(long.gate[name][second], parts[1].gate[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_chunk_without_a_concept_is_not_edited(tiny_sd15: BaseModel, dtype: torch.dtype) -> None:
+    base = load_prepared(tiny_sd15.directory, dtype=dtype)
+    both = concepts(base)[:1]
+    plain, named = " ".join(["big red cat"] * 25), "a small <tom> in snow"
+    made = plan(base, f"{plain} {named}", both, key_lock=KeyLock.LOCAL, max_chunks=2)
+    bare = plan(base, f"{plain} {named.replace('<tom>', 'cat')}", max_chunks=2)
+    at = 77 + made.chunks[1].slots[0].position
+    assert not made.chunks[0].slots
+    for ours, own in zip((*made.keys, *made.values), (*bare.keys, *bare.values), strict=True):
+        assert torch.equal(ours[:at], own[:at])
+        assert not torch.equal(ours[at], own[at])
 
 
 def test_global_leaves_room_for_super_categories(tiny_sd15: BaseModel) -> None:

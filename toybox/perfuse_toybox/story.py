@@ -18,9 +18,6 @@ from perfuse_toybox.sheet import Row, Sheet
 SCENES = ("in the snow", "on the beach", "in the city", "on the moon", "in the forest")
 BIASES = (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
 GUIDANCE = 3.0
-BIAS = {"GLOBAL": 0.4, "LOCAL": 0.4, "TRAINED_K": 0.4}
-"""Where likeness and prompt balance on this base: its encodings are narrow (192 numbers), so that a
-concept's encoding is spread over more positions than in CLIP's."""
 
 CONCEPTS: tuple[Concept, ...] = (TOM, SHADES, THRONE)
 
@@ -36,10 +33,9 @@ class Wanted:
 
     def settings(self) -> dict[str, Any]:
         """Of the render."""
-        bias = BIAS[self.lock] if self.bias is None else self.bias
         named = [part.partition(">")[0] for part in self.prompt.split("<")[1:]]
         return {
-            "concepts": {name: ConceptSettings(bias=bias) for name in named},
+            "concepts": {name: ConceptSettings(bias=self.bias) for name in named},
             # A version with keys of its own renders with them; that is no lock to ask for.
             "key_lock": self.lock if named and self.lock != "TRAINED_K" else None,
         }

@@ -12,7 +12,7 @@ from bench.fidelity.claims.peers import best_rate
 from bench.fidelity.companions import MEASURES, moved
 from bench.fidelity.contact import rows_of
 from bench.fidelity.curriculum import prompts
-from bench.fidelity.fronts import Front, front, nearest
+from bench.fidelity.fronts import Front, beside, nearest
 from bench.fidelity.lab import Lab, Setting
 from bench.fidelity.lessons import INVERSION, LORA
 from bench.fidelity.plots import draw_bars, draw_fronts, page
@@ -41,7 +41,10 @@ SAID = {"alike": "alike", "unchanged": "unchanged", "own look kept to itself": "
 
 def measure(lab: Lab) -> dict[str, Any]:
     """Our two sweeps, the LoRA's with a weaker scale more, textual inversion, the painter."""
-    fronts = {name: _front(lab, name, *way) for name, way in ways(lab).items()}
+    fronts = {
+        name: beside(lab, name, values, settings)
+        for name, (_, values, settings) in ways(lab).items()
+    }
     verdicts: dict[str, Any] = {}
     for lock in ("LOCAL", "GLOBAL"):
         for what, measured in SAID.items():
@@ -109,12 +112,6 @@ def sheet(lab: Lab) -> Sheet:
             rows += rows_of(lab, concept, [setting], [name], across=True)
         page_.section(f"<{concept.name}>, a kind of {concept.super_category}", *rows)
     return page_
-
-
-def _front(
-    lab: Lab, name: str, _knob: str, values: tuple[float, ...], settings: list[Setting]
-) -> Front:
-    return front(name, values, lab.arrays(settings) | lab.beside(settings), lab.bootstrap())
 
 
 def _kept(one: Front, measured: str) -> tuple[Array, Array]:

@@ -6,9 +6,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bench.fidelity.bootstrap import ahead, compare, interval, verdict
+from bench.fidelity.bootstrap import Array, ahead, compare, interval, verdict
 from bench.fidelity.contact import rows_of
-from bench.fidelity.fronts import Front, alone, front
+from bench.fidelity.fronts import Front, alone, beside
 from bench.fidelity.lab import Lab
 from bench.fidelity.plots import draw_fronts, page
 from bench.fidelity.rendering import Rendering
@@ -77,14 +77,13 @@ def sheet(lab: Lab) -> Sheet:
 
 
 def _front(lab: Lab, name: str) -> Front:
-    settings = [(lab.lesson(), _rendering(name, bias)) for bias in lab.form.biases]
-    arrays = lab.arrays(settings) | lab.beside(settings)
-    return front(name, lab.form.biases, arrays, lab.bootstrap())
+    biases = lab.form.biases
+    return beside(lab, name, biases, [(lab.lesson(), _rendering(name, bias)) for bias in biases])
 
 
 def _rendering(name: str, bias: float) -> Rendering:
     return Rendering(bias=bias, **WAYS[name])
 
 
-def _kept(one: Front) -> tuple[Any, Any]:
+def _kept(one: Front) -> tuple[Array, Array]:
     return one.means["likeness"], one.means["alike"]

@@ -21,10 +21,10 @@ from perfuse.attach import (
     Tokens,
     edited_projections,
     encode,
-    initial_value_outputs,
-    locked_key_outputs,
     plain_keys,
     plan,
+    projected_by_keys,
+    projected_by_values,
     split_outputs,
     strength,
 )
@@ -41,9 +41,8 @@ def planned(base: BaseModel, asked: Asked, state: State, way: Way, bias: float) 
     on = strength_of(base, encoded.encodings, state, way, bias, tokens)
     value_output, by_position = state["value_output"], state["value_output"].ndim == 2
     supers, inputs = state["super_category_encoding"], state["target_input"]
-    # These are W_V and W_K of all layers times any encoding.
-    remains, value_input = (initial_value_outputs(base, one) for one in (supers, inputs))
-    locked, key_input = (locked_key_outputs(base, one) for one in (supers, inputs))
+    remains, value_input = (projected_by_values(base, one) for one in (supers, inputs))
+    locked, key_input = (projected_by_keys(base, one) for one in (supers, inputs))
     key_output = locked
     if way.remainder == "SUPER_CATEGORY":
         key_input, key_output = key_input - locked, key_output - locked

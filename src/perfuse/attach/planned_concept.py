@@ -13,8 +13,8 @@ from perfuse.attach.prepared_concept import PreparedConcept, prepare_concept
 from perfuse.errors import BaseModelMismatch, InvalidArgument
 from perfuse.method import Filled, KeyLock, Remainder, filled
 
-RENDER_BIAS = {KeyLock.LOCAL: 0.40, KeyLock.TRAINED_K: 0.40, KeyLock.GLOBAL: 0.40}
-"""Bias of the gate where neither the request nor the adapter says one."""
+GLOBAL_BIAS = 0.40
+"""Bias of the gate under GLOBAL where the request says none (decision 27)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def gate_parameters(concept: PlannedConcept, lock: KeyLock) -> tuple[float, floa
     suggested = concept.adapter.metadata
     bias = concept.bias
     if bias is None:
-        bias = RENDER_BIAS[lock] if lock is KeyLock.GLOBAL else suggested.bias
+        bias = GLOBAL_BIAS if lock is KeyLock.GLOBAL else suggested.bias
     temperature = concept.temperature if concept.temperature is not None else suggested.temperature
     return float(bias), float(temperature)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from perfuse.attach.base_model import BaseModel
 from perfuse.attach.prompt import Prompt
@@ -29,6 +30,16 @@ class Chunks:
 
     tokens: tuple[Tokens, ...]
     ends: tuple[int, ...]
+
+    @property
+    def reached(self) -> tuple[slice, ...]:
+        """Of each chunk with a concept: from the first one through the end of the text."""
+        starts = accumulate((len(tokens.ids[0]) for tokens in self.tokens), initial=0)
+        return tuple(
+            slice(start + tokens.slots[0].position, start + tokens.end_of_text + 1)
+            for start, tokens in zip(starts, self.tokens, strict=False)
+            if tokens.slots
+        )
 
 
 def split(

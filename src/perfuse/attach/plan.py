@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -171,7 +170,7 @@ def plan(
             names=names,
         )
         if reach is Reach.NAMED:
-            on = on.within(_spans(chunks))
+            on = on.within(chunks.reached)
         similarity = dict(zip(names, on.similarity.unbind(-1), strict=True))
         gate = dict(zip(names, on.gate.unbind(-1), strict=True))
         values, value_inputs = value_operands(in_order, remainder)
@@ -254,16 +253,6 @@ def stack(plans: Sequence[ConditioningPlan]) -> Conditioning:
             f"the plans are for {len(bases)} base models ({', '.join(bases)}); a batch has one"
         )
     return concatenate([entry.conditioning for entry in plans])
-
-
-def _spans(chunks: Chunks) -> tuple[slice, ...]:
-    """Of each chunk with a concept in it: from the first one through the end of the text."""
-    starts = accumulate((len(tokens.ids[0]) for tokens in chunks.tokens), initial=0)
-    return tuple(
-        slice(start + tokens.slots[0].position, start + tokens.end_of_text + 1)
-        for start, tokens in zip(starts, chunks.tokens, strict=False)
-        if tokens.slots
-    )
 
 
 def _parameters(

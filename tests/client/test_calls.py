@@ -369,6 +369,29 @@ class TestRendering:
         (sent,) = server.seen["Render"]
         assert (sent.settings.prompt, list(sent.settings.seeds)) == ("a <tom>", [0, 1])
 
+    def test_one_that_was_cut_off_before_its_first_answer_is_asked_again(self) -> None:
+        script = [Refuse("CANCELLED"), Refuse("CANCELLED"), Tell((self.image(0),))]
+        with scripted(Render=script) as server, Client(server.connection) as client:
+            (found,) = client.render("a <tom>", seeds=(0,))
+            assert found.record.seed == 0
+            first, *others = server.seen["Render"]
+            assert others == [first, first]
+
+    def test_one_that_had_an_answer_is_not(self) -> None:
+        told = Tell((self.image(0),), end=Refuse("CANCELLED"))
+        with scripted(Render=[told]) as server, Client(server.connection) as client:
+            events = client.renderer.stream(RenderSettings(prompt="a cat"))
+            assert isinstance(next(events), RenderedImage)
+            with pytest.raises(Unavailable):
+                next(events)
+            assert len(server.seen["Render"]) == 1
+
+    def test_a_server_that_goes_on_ending_is_unavailable_in_the_end(self) -> None:
+        with scripted(Render=[Refuse("CANCELLED")] * 9) as server:
+            with Client(server.connection) as client, pytest.raises(Unavailable):
+                list(client.renderer.stream(RenderSettings(prompt="a cat")))
+            assert len(server.seen["Render"]) == 3
+
     def test_leaving_the_iteration_ends_the_render(self) -> None:
         queued = renderer_pb2.RenderResponse(queued=renderer_pb2.Queued(position=3))
         told = Tell((queued, self.image(0)), hold=True)

@@ -7,8 +7,11 @@ import contextlib
 import signal
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +155,32 @@ class TestEnd:
                 assert events == ["answered", "failing", "hook"]
                 assert [e["event"] for e in logs if e["log_level"] == "error"] == ["close_fault"]
 
+    async def test_what_has_arrived_is_answered(self) -> None:
+        """gRPC alone would take one of the calls, and cancel the others."""
+        tokens, edge, servicer = probe()
+        callers = 8
+        async with serve((add, servicer), edge=edge, tokens=tokens) as served:
+            metadata = (("authorization", f"Bearer {served.token()}"),)
+            connected, go = threading.Barrier(callers + 1), threading.Event()
+
+            def ask(count: int) -> int:
+                options = [("grpc.use_local_subchannel_pool", 1)]
+                with grpc.insecure_channel(served.target, options=options) as channel:
+                    grpc.channel_ready_future(channel).result(10)
+                    connected.wait(10)
+                    go.wait(10)
+                    return int(Stub(channel).Ask(Question(count=count), metadata=metadata).count)
+
+            with ThreadPoolExecutor(callers) as pool:
+                asked = [pool.submit(ask, count) for count in range(callers)]
+                await asyncio.to_thread(connected.wait, 10)
+                go.set()
+                # The calls arrive, and the loop has no time for them.
+                time.sleep(0.3)
+                await served.server.stop()
+                answers = [await asyncio.wrap_future(each) for each in asked]
+            assert answers == list(range(callers))
+
     async def test_grace_has_an_end(self) -> None:
         tokens, edge, servicer = probe(wait=lambda: asyncio.sleep(60))
         async with serve((add, servicer), edge=edge, tokens=tokens, grace_seconds=0.1) as served:
@@ -195,6 +224,8 @@ async def refused(served: Served) -> grpc.StatusCode:
                 await answer(served, "")
             except grpc.aio.AioRpcError as error:
                 return error.code()
+            # The end waits for quiet.
+            await asyncio.sleep(0.1)
 
 
 async def answer(served: Served, text: str) -> Any:

@@ -111,6 +111,8 @@ class Edge:
         self._methods: dict[tuple[type, str], _Method] = {}
         self.on_refusal: Callable[[Refused], None] | None = None
         """Told of each refused call that would have changed something; it runs on a thread."""
+        self.calls = 0
+        """How many have come, refused ones included."""
         self.draining = False
         """Whether the server is about to end: what could go on for hours should end now."""
         self.max_message_bytes: int | None = None
@@ -122,6 +124,7 @@ class Edge:
 
     async def answer(self, guard: Guard, servicer: Any, request: Any, context: Any) -> Any:
         """Take a call from its arrival to its status; a decorated method does no more than this."""
+        self.calls += 1
         on_thread = isinstance(context, OnThread)
         began = context.arrived if on_thread else time.perf_counter()
         key = (type(servicer), guard.name)

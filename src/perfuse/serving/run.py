@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,6 +28,10 @@ Hook = Callable[[], Awaitable[None] | None]
 
 DEFAULT_MESSAGE_BYTES = 8 << 20
 _PROBE_TIMEOUT = 10.0
+_QUIET = 0.02
+"""Seconds without a call after which all that had arrived are taken to have begun."""
+_TAKING_IN = 1.0
+"""Seconds after which the end no longer waits for quiet."""
 
 
 class Server:
@@ -197,11 +202,24 @@ class Server:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._probing
         self._log.info("draining")
+        await self._take_in()
         await self._server.stop(self._grace if grace is None else grace)
         await self.edge.close()
         for hook in reversed(self._hooks):
             await self._call(hook)
         self._log.info("stopped")
+
+    async def _take_in(self) -> None:
+        """Begin the calls that have arrived.
+
+        gRPC takes one at a time, each when the loop has time for it, and ends with CANCELLED what
+        it has not taken when it is told to stop.
+        """
+        until = time.monotonic() + _TAKING_IN
+        taken = -1
+        while taken != self.edge.calls and time.monotonic() < until:
+            taken = self.edge.calls
+            await asyncio.sleep(_QUIET)
 
     async def _call(self, hook: Hook) -> None:
         try:

@@ -89,18 +89,34 @@ class Calls:
     ) -> AsyncGenerator[Any]:
         """One request, many answers; closing the iteration ends the call.
 
+        Args:
+            service, method, request: as for `call`; asked again if the server ended before it
+                answered anything.
+            timeout: seconds, repetitions included; None for no end.
+
         Raises:
             PerfuseError: as the service refused, or gRPC.
         """
+        ends = None if timeout is None else time.monotonic() + timeout
         send = getattr(self._stub(service), method)
-        answers = send(request, timeout=timeout, metadata=self._metadata())
-        try:
-            async for answer in answers:
-                yield answer
-        except grpc.RpcError as error:
-            raise self._fault(service, error) from None
-        finally:
-            answers.cancel()
+        for attempt in range(1, _ATTEMPTS + 1):
+            left = None if ends is None else max(ends - time.monotonic(), 0.001)
+            answers = send(request, timeout=left, metadata=self._metadata())
+            answered = False
+            try:
+                async for answer in answers:
+                    answered = True
+                    yield answer
+            except grpc.RpcError as error:
+                fault = self._fault(service, error)
+                in_time = ends is None or time.monotonic() < ends
+                if answered or not _was_cut_off(error) or attempt == _ATTEMPTS or not in_time:
+                    raise fault from None
+            else:
+                return
+            finally:
+                answers.cancel()
+            await aio_pause(_PAUSE * attempt)
 
     async def upload(self, service: str, method: str, parts: Any, timeout: float) -> Any:
         """Many requests, one answer. Never repeated here.

@@ -14,11 +14,12 @@ from bench.fidelity import bootstrap
 from bench.fidelity.curriculum import prompts
 from bench.fidelity.form import Form
 from bench.fidelity.lab import Lab
-from bench.fidelity.lessons import Lesson, loop_of
+from bench.fidelity.lessons import Lesson, latents_of, loop_of
 from bench.fidelity.trials import trial
 from bench.fidelity.trials.__main__ import table, write
+from bench.fidelity.trials.attention import share_of
 from bench.fidelity.trials.covariances import accumulated
-from bench.fidelity.trials.learning import learn
+from bench.fidelity.trials.learning import State, learn
 from bench.fidelity.trials.planning import planned, strength_of
 from bench.fidelity.trials.questions import QUESTIONS, Question
 from bench.fidelity.trials.targets import LATER, at_target, words_of
@@ -40,6 +41,8 @@ from perfuse.attach import (
 )
 from perfuse.method import KeyLock, Remainder
 from perfuse_toybox.concepts import TOM
+from perfuse_trainer.learning.draws import Draws
+from perfuse_trainer.learning.learning import Learning
 from perfuse_trainer.learning.templates import TEMPLATES
 
 LESSON = Lesson(steps=2, batch=2, pictures=2, rate=0.1)
@@ -188,6 +191,44 @@ def test_gradients_through_the_target_input_and_outputs_by_position_are_learned(
     assert not torch.equal(each[0], each[5])
 
 
+def test_a_lesson_is_as_it_is_asked_for(toybox_base: BaseModel) -> None:
+    plain, still, narrow, longer = (
+        learn(toybox_base, TOM, LESSON, learnt)
+        for learnt in (
+            Learnt(),
+            Learnt(embedding_rate=0.0),
+            Learnt(places="CONCEPT"),
+            Learnt(steps=3, output_rate=0.02),
+        )
+    )
+    word, start = "embedding.text_encoder", learn_nothing(toybox_base)
+    assert torch.equal(still[word], start[word])
+    assert not torch.equal(plain[word], start[word])
+    assert not torch.equal(narrow["value_output"], plain["value_output"])
+    # AdamW moves no number by more than its rate in a step, but for weight decay.
+    gone = (longer["value_output"] - start["value_output"]).abs().max().item()
+    assert 0.02 < gone < 3 * 0.021
+
+
+def test_copies_of_a_word_take_the_last_places_and_its_share_of_attention(
+    toybox_base: BaseModel, adapter: Adapter
+) -> None:
+    state, latents = state_of(adapter), torch.zeros(1, 16, 8, 8)
+    once, thrice = (planned(toybox_base, ASKED, state, Way(copies=n), 0.5) for n in (1, 3))
+    for one, other in zip(_rows(thrice), _rows(once), strict=True):
+        assert torch.equal(one[:-2], other[:-2])
+        assert torch.equal(one[-2:], other[5].expand(2, -1))
+    own, copies = torch.eye(toybox_base.positions)[5], torch.zeros(toybox_base.positions)
+    copies[[5, -2, -1]] = 1
+    shares = [
+        share_of(toybox_base, made, latents, there)
+        for made, there in ((once, own), (thrice, copies))
+    ]
+    assert shares[1] > 1.3 * shares[0]
+    everything = torch.ones(toybox_base.positions)
+    assert share_of(toybox_base, once, latents, everything) == pytest.approx(1, abs=1e-5)
+
+
 def test_positions_are_counted_as_said(toybox_base: BaseModel) -> None:
     counts = {name: accumulated(toybox_base, name, 6).count for name in ("ALL", "WORDS", "NO_END")}
     assert counts["ALL"] == 6 * toybox_base.positions
@@ -219,6 +260,13 @@ def test_the_first_way_of_every_question_is_the_products() -> None:
         first, *others = question.ways.values()
         assert first == Way(key_lock=first.key_lock)
         assert first not in others
+
+
+def learn_nothing(base: BaseModel) -> State:
+    """Where every lesson begins."""
+    settings = LESSON.settings(TOM)
+    draws = Draws(base, latents_of(base, TOM, LESSON), settings)
+    return Learning(base, settings, draws.step(0).templates).state()
 
 
 def _rows(made: ConditioningPlan) -> tuple[torch.Tensor, ...]:

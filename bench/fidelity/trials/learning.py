@@ -14,6 +14,7 @@ from perfuse import method
 from perfuse.attach import (
     BaseModel,
     Conditioning,
+    Tokens,
     attach,
     denoise,
     edited_projections,
@@ -38,7 +39,13 @@ def learn(
     on_step: Callable[[int], None] = lambda done: None,
 ) -> State:
     """The state at the end; with the defaults of `Learnt` that of the product's `TrainingLoop`."""
-    settings = replace(lesson.settings(concept), decay=learnt.decay)
+    settings = replace(
+        lesson.settings(concept),
+        decay=learnt.decay,
+        embedding_rate=learnt.embedding_rate,
+        steps=learnt.steps or lesson.steps,
+        output_rate=learnt.output_rate or lesson.settings(concept).output_rate,
+    )
     draws = Draws(base, latents_of(base, concept, lesson), settings)
     learning = Learning(base, settings, draws.step(0).templates)
     outputs: Tensor = learning.value_output
@@ -53,7 +60,7 @@ def learn(
     )
     alphas = base.pipeline.scheduler.alphas_cumprod
     with attach(base.unet):
-        for step in range(lesson.steps):
+        for step in range(settings.steps):
             batch = draws.step(step)
             conditioning, target_input = _conditioned(base, learning, outputs, batch, learnt)
             _loss(base, alphas, batch, conditioning).backward()
@@ -92,6 +99,21 @@ def edited_by_position(
     )
 
 
+def acting(places: str, tokens: Tokens, length: int) -> Tensor:
+    """1 at the positions that a way edits (`Way.places`), 0 elsewhere, `[M]`."""
+    position = torch.arange(length)
+    start, padding = position == 0, position > tokens.end_of_text
+    (slot,) = tokens.slots
+    left_out = {
+        "NAMED": (position < slot.position) | padding,
+        "ALL": torch.zeros(length, dtype=torch.bool),
+        "NOT_START": start,
+        "WORDS": start | padding,
+        "CONCEPT": position != slot.position,
+    }[places]
+    return (~left_out).float()
+
+
 def _conditioned(
     base: BaseModel, learning: Learning, outputs: Tensor, batch: Batch, learnt: Learnt
 ) -> tuple[Conditioning, Tensor]:
@@ -106,6 +128,8 @@ def _conditioned(
     if learnt.gradient == "WHOLE":
         target = target + now - now.detach()
     on = strength(base, encodings, target[None], settings.bias, settings.temperature)
+    there = torch.stack([acting(learnt.places, one, encodings.shape[-2]) for one in prompts])
+    on = replace(on, gate=on.gate * there[..., None], coordinates=on.coordinates * there[..., None])
     by_position = outputs.ndim == 2
     given = outputs.new_zeros(1, outputs.shape[-1]) if by_position else outputs[None]
     keys, values = edited_projections(base, encodings, on, given, learning.key_output[None])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.fidelity.companions import PLACES, place_of
 from bench.fidelity.curriculum import Asked
-from bench.fidelity.trials.learning import State, edited_by_position
+from bench.fidelity.trials.learning import State, acting, edited_by_position
 from bench.fidelity.trials.targets import words_of
 from bench.fidelity.trials.way import Way
 from perfuse import method
@@ -82,7 +82,7 @@ def planned(base: BaseModel, asked: Asked, state: State, way: Way, bias: float) 
     )
     if way.context in ("SLOT", "MIXED"):
         return _mixed(base, asked, made, state["value_output"] - remains, way, bias, tokens)
-    return made
+    return _repeated(made, tokens, way.copies)
 
 
 @torch.no_grad()
@@ -113,7 +113,7 @@ def strength_of(
     if not way.tail:
         closed, opened = method.gate(gate.new_tensor([0.0, 1.0]), bias, way.temperature)
         gate = ((gate - closed) / (opened - closed)).clamp(0, 1)
-    there = _there(way.places, tokens, encodings.shape[-2])[:, None]
+    there = acting(way.places, tokens, encodings.shape[-2])[:, None]
     return replace(on, gate=gate * there, coordinates=on.coordinates * there)
 
 
@@ -156,16 +156,14 @@ def _encoded(base: BaseModel, asked: Asked, state: State) -> Encoding:
     return encode(base, asked.prompt, {name: words_of(state)})
 
 
-def _there(places: str, tokens: Tokens, length: int) -> Tensor:
-    """1 at the positions that the way edits, 0 elsewhere, `[M]`."""
-    position = torch.arange(length)
-    start, padding = position == 0, position > tokens.end_of_text
+def _repeated(made: ConditioningPlan, tokens: Tokens, copies: int) -> ConditioningPlan:
+    """The concept's word so many times, the further ones in the last places of padding."""
     (slot,) = tokens.slots
-    left_out = {
-        "NAMED": (position < slot.position) | padding,
-        "ALL": torch.zeros(length, dtype=torch.bool),
-        "NOT_START": start,
-        "WORDS": start | padding,
-        "CONCEPT": position != slot.position,
-    }[places]
-    return (~left_out).float()
+    source = torch.arange(len(made.keys[0]))
+    assert len(source) - copies > tokens.end_of_text
+    source[len(source) - copies + 1 :] = slot.position
+    return replace(
+        made,
+        keys=tuple(key[source] for key in made.keys),
+        values=tuple(value[source] for value in made.values),
+    )

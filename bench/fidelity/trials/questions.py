@@ -122,6 +122,28 @@ QUESTIONS = (
         },
     ),
     Question(
+        "lesson",
+        "Where does the edit act in training, how fast is the word embedding, how long the lesson?",
+        {
+            "the form's: everywhere, 0.006, 100 steps at 0.1": Way(),
+            "from the concept's word on": _learnt(places="NAMED"),
+            "at the concept's word alone": _learnt(places="CONCEPT"),
+            "embedding at 0.002": _learnt(embedding_rate=0.002),
+            "embedding at 0.02": _learnt(embedding_rate=0.02),
+            "400 steps at 0.03, the product's": _learnt(steps=400, output_rate=0.03),
+        },
+    ),
+    Question(
+        "emphasis",
+        "What does a locked concept gain if its word gets more attention?",
+        {
+            "as it is": Way(),
+            "twice": Way(copies=2),
+            "four times": Way(copies=4),
+            "eight times": Way(copies=8),
+        },
+    ),
+    Question(
         "temperature",
         "At which bias and temperature is a concept rendered by default, under each lock?",
         {

@@ -17,12 +17,19 @@ class Learnt:
             `ALL`, start and padding too; `NO_END`, words alone.
         outputs: o*_V for each `PROJECTION`, or for each of its `POSITION`s.
         decay: Of the running mean that i* is.
+        places: Where the edit acts meanwhile, as `Way.places`.
+        embedding_rate: Learning rate of the word embedding.
+        steps, output_rate: Of the lesson, where they are not the form's (0).
     """
 
     gradient: str = "NONE"
     counted: str = "WORDS"
     outputs: str = "PROJECTION"
     decay: float = 0.99
+    places: str = "ALL"
+    embedding_rate: float = 0.006
+    steps: int = 0
+    output_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Way:
             in prompts that name it later as well (`CARRIED`); or training's `RUNNING_MEAN`.
         tail: Whether the gate keeps its tail; without, it is 0 at s = 0 and 1 at s = 1.
         remainder: What stands where a gate is not open, a `Remainder`.
+        copies: Of the concept's word among the keys and values, in the place of padding: as if the
+            logarithm of it were added to the word's attention logits.
     """
 
     learnt: Learnt = Learnt()
@@ -62,8 +71,16 @@ class Way:
     target: str = "SETTLED"
     tail: bool = True
     remainder: str = "SUPER_CATEGORY"
+    copies: int = 1
 
     def parts(self) -> dict[str, Any]:
         """Everything that pictures depend on, as JSON: what differs from the product's own."""
-        own, mine = asdict(Way()), asdict(self)
-        return {name: value for name, value in mine.items() if value != own[name]}
+        return _changed(asdict(self), asdict(Way()))
+
+
+def _changed(mine: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _changed(value, own[name]) if isinstance(value, dict) else value
+        for name, value in mine.items()
+        if value != own[name]
+    }

@@ -75,7 +75,7 @@ def subject_attention(base: BaseModel, latents: Tensor, super_category: str) -> 
     with nullcontext() if is_attached(base.unet) else attach(base.unet):
         for clean in latents.to(base.device, torch.float32):
             noised = (signal * clean + spread * noise).to(base.dtype)
-            with _listening(base, conditioning, words) as heard:
+            with listening(base, conditioning, words) as heard:
                 denoise(base, noised, timesteps, conditioning)
             maps.append(_average(heard, (clean.shape[-2], clean.shape[-1])))
     return torch.stack(maps)
@@ -119,7 +119,7 @@ def _levels(base: BaseModel, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @contextmanager
-def _listening(
+def listening(
     base: BaseModel, conditioning: Conditioning, words: Tensor
 ) -> Iterator[list[Tensor]]:
     """Collect every cross-attention layer's share [B, P]; hooks are gone at the end."""

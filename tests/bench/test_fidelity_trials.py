@@ -17,7 +17,7 @@ from bench.fidelity.lab import Lab
 from bench.fidelity.lessons import Lesson, latents_of, loop_of
 from bench.fidelity.trials import trial
 from bench.fidelity.trials.__main__ import table, write
-from bench.fidelity.trials.attention import share_of
+from bench.fidelity.trials.attention import figure_mask, shares
 from bench.fidelity.trials.covariances import accumulated
 from bench.fidelity.trials.learning import State, learn
 from bench.fidelity.trials.planning import planned, strength_of
@@ -220,13 +220,19 @@ def test_copies_of_a_word_take_the_last_places_and_its_share_of_attention(
         assert torch.equal(one[-2:], other[5].expand(2, -1))
     own, copies = torch.eye(toybox_base.positions)[5], torch.zeros(toybox_base.positions)
     copies[[5, -2, -1]] = 1
-    shares = [
-        share_of(toybox_base, made, latents, there)
-        for made, there in ((once, own), (thrice, copies))
-    ]
-    assert shares[1] > 1.3 * shares[0]
-    everything = torch.ones(toybox_base.positions)
-    assert share_of(toybox_base, once, latents, everything) == pytest.approx(1, abs=1e-5)
+
+    def share(made: ConditioningPlan, there: torch.Tensor) -> float:
+        layers = shares(toybox_base, made, latents, there)
+        return sum(layer.mean().item() for layer in layers) / len(layers)
+
+    assert share(thrice, copies) > 1.3 * share(once, own)
+    assert share(once, torch.ones(toybox_base.positions)) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_figure_is_masked_where_it_is_seen() -> None:
+    mask = figure_mask(ASKED.picture, ASKED.figures[TOM.name])[0, 0]
+    assert 0.05 < mask.mean() < 0.6
+    assert mask[0].sum() == 0
 
 
 def test_positions_are_counted_as_said(toybox_base: BaseModel) -> None:

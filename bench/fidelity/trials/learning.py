@@ -114,6 +114,15 @@ def acting(places: str, tokens: Tokens, length: int) -> Tensor:
     return (~left_out).float()
 
 
+def copied(tokens: Tokens, length: int, copies: int) -> Tensor:
+    """Which position each is taken from, `[M]`: the last ones copy the concept's word."""
+    (slot,) = tokens.slots
+    source = torch.arange(length)
+    assert length - copies > tokens.end_of_text
+    source[length - copies + 1 :] = slot.position
+    return source
+
+
 def _conditioned(
     base: BaseModel, learning: Learning, outputs: Tensor, batch: Batch, learnt: Learnt
 ) -> tuple[Conditioning, Tensor]:
@@ -135,9 +144,11 @@ def _conditioned(
     keys, values = edited_projections(base, encodings, on, given, learning.key_output[None])
     if by_position:
         values = edited_by_position(base, values, on.gate, outputs)
+    sources = torch.stack([copied(one, encodings.shape[-2], learnt.copies) for one in prompts])
+    rows = torch.arange(len(prompts))[:, None]
     conditioning = Conditioning(
-        keys=tuple(key.index_select(0, share) for key in keys),
-        values=tuple(value.index_select(0, share) for value in values),
+        keys=tuple(key[rows, sources].index_select(0, share) for key in keys),
+        values=tuple(value[rows, sources].index_select(0, share) for value in values),
         encodings=encodings.index_select(0, share),
         pooled=None,
     )

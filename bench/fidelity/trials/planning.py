@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bench.fidelity.companions import PLACES, place_of
 from bench.fidelity.curriculum import Asked
-from bench.fidelity.trials.learning import State, acting, edited_by_position
+from bench.fidelity.trials.learning import State, acting, copied, edited_by_position
 from bench.fidelity.trials.targets import words_of
 from bench.fidelity.trials.way import Way
 from perfuse import method
@@ -158,10 +158,7 @@ def _encoded(base: BaseModel, asked: Asked, state: State) -> Encoding:
 
 def _repeated(made: ConditioningPlan, tokens: Tokens, copies: int) -> ConditioningPlan:
     """The concept's word so many times, the further ones in the last places of padding."""
-    (slot,) = tokens.slots
-    source = torch.arange(len(made.keys[0]))
-    assert len(source) - copies > tokens.end_of_text
-    source[len(source) - copies + 1 :] = slot.position
+    source = copied(tokens, len(made.keys[0]), copies)
     return replace(
         made,
         keys=tuple(key[source] for key in made.keys),

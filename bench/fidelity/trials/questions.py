@@ -141,6 +141,8 @@ QUESTIONS = (
             "twice": Way(copies=2),
             "four times": Way(copies=4),
             "eight times": Way(copies=8),
+            "four times, in training too": replace(_learnt(copies=4), copies=4),
+            "sixteen times, in training too": replace(_learnt(copies=16), copies=16),
         },
     ),
     Question(

@@ -12,6 +12,7 @@ from bench.fidelity.companions import moved
 from bench.fidelity.curriculum import TAUGHT, prompts
 from bench.fidelity.lab import Lab
 from bench.fidelity.lessons import latents_of
+from bench.fidelity.trials.attention import attention
 from bench.fidelity.trials.covariances import with_covariance
 from bench.fidelity.trials.learning import State, gradients_of
 from bench.fidelity.trials.planning import planned, similarities
@@ -24,6 +25,9 @@ from perfuse_trainer.learning.templates import TEMPLATES
 
 BATCHES = 8
 """Over which gradients are compared."""
+
+BIAS = 0.4
+"""At which attention is read; the product's default."""
 
 SHUT = 50.0
 """A bias at which no gate is open."""
@@ -53,6 +57,7 @@ def read(lab: Lab, state_of: States, captions: int) -> dict[str, Any]:
         "with the gate shut": shut(lab, state_of),
         "edited keys": edited_keys(lab, state_of),
         "gradient": gradient(lab, state_of),
+        "attention": attention(lab, BIAS),
         "slots": slots(lab),
     }
 

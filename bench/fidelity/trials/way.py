@@ -20,6 +20,7 @@ class Learnt:
         places: Where the edit acts meanwhile, as `Way.places`.
         embedding_rate: Learning rate of the word embedding.
         steps, output_rate: Of the lesson, where they are not the form's (0).
+        copies: Of the concept's word meanwhile, as `Way.copies`.
     """
 
     gradient: str = "NONE"
@@ -30,6 +31,7 @@ class Learnt:
     embedding_rate: float = 0.006
     steps: int = 0
     output_rate: float = 0.0
+    copies: int = 1
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from bench.fidelity import bootstrap
+from bench.fidelity.companions import PLACES
 from bench.fidelity.curriculum import prompts
 from bench.fidelity.form import Form
 from bench.fidelity.lab import Lab
@@ -259,6 +260,27 @@ def test_a_question_is_asked_once_and_told(
     told = table(record)
     assert "Is it small?" in told
     assert "| other | 0.5 |" in told
+
+
+def test_readings_are_of_what_was_learned(
+    toybox_base: BaseModel, tiny_form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "CAPTIONS", 100)
+    form = replace(tiny_form, concepts=1)
+    lab = Lab(form, toybox_base, tmp_path / "work", Console(file=io.StringIO()))
+    found = Trial(lab).readings()
+    for companies in found["attention"].values():
+        for places in companies.values():
+            whole = {name: share for name, share in places.items() if name in PLACES}
+            assert sum(whole.values()) == pytest.approx(1, abs=1e-3)
+            # The base's words look at their own figures, and so do locked keys.
+            assert places["within the figure"] > places["elsewhere"]
+    assert found["attention"]["base alone"] != found["attention"]["LOCAL"]
+    (concept,) = lab.concepts
+    losses = found["fits"][concept.name]
+    assert all(0 < loss < 2 for loss in losses.values())
+    assert losses["TRAINED_K"] != losses["TRAINED_K, its keys locked"]
+    assert found["similarity"]["WORDS"]["concept"]["mean"] > 0.5
 
 
 def test_the_first_way_of_every_question_is_the_products() -> None:

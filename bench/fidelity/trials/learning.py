@@ -73,6 +73,14 @@ def learn(
     return state
 
 
+@torch.no_grad()
+def loss_of(base: BaseModel, learning: Learning, batch: Batch, learnt: Learnt) -> float:
+    """One batch's loss."""
+    with attach(base.unet):
+        conditioning, _ = _conditioned(base, learning, learning.value_output, batch, learnt)
+        return float(_loss(base, base.pipeline.scheduler.alphas_cumprod, batch, conditioning))
+
+
 def gradients_of(base: BaseModel, learning: Learning, batch: Batch, learnt: Learnt) -> Tensor:
     """The gradient of one batch's loss by the word embeddings, all in one vector."""
     with attach(base.unet):

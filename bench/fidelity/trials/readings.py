@@ -38,12 +38,13 @@ FIRST = 5
 States = Callable[[Concept], State]
 
 
-def read(lab: Lab, state_of: States, captions: int) -> dict[str, Any]:
+def read(lab: Lab, state_of: States, learned_of: States, captions: int) -> dict[str, Any]:
     """Everything, as JSON.
 
     Args:
         lab: Gives form, base and concepts.
-        state_of: What was learned of a concept.
+        state_of: What is rendered of a concept.
+        learned_of: Likewise, as training left it.
         captions: Behind a C of a trial's own.
     """
     by_place = {
@@ -56,7 +57,7 @@ def read(lab: Lab, state_of: States, captions: int) -> dict[str, Any]:
         "at the concept's word": at_words(lab, state_of),
         "with the gate shut": shut(lab, state_of),
         "edited keys": edited_keys(lab, state_of),
-        "gradient": gradient(lab, state_of),
+        "gradient": gradient(lab, learned_of),
         "attention": attention(lab, BIAS),
         "slots": slots(lab),
     }
@@ -140,7 +141,7 @@ def edited_keys(lab: Lab, state_of: States) -> dict[str, float]:
     return {place: round(float(np.mean(gaps)), 4) for place, gaps in found.items()}
 
 
-def gradient(lab: Lab, state_of: States) -> dict[str, dict[str, float]]:
+def gradient(lab: Lab, learned_of: States) -> dict[str, dict[str, float]]:
     """The word embedding's gradient with i* passing it on against without, at the lesson's end."""
     found = {}
     lesson = lab.lesson()
@@ -148,7 +149,7 @@ def gradient(lab: Lab, state_of: States) -> dict[str, dict[str, float]]:
         settings = lesson.settings(concept)
         draws = Draws(lab.base, latents_of(lab.base, concept, lesson), settings)
         learning = Learning(lab.base, settings, draws.step(0).templates)
-        state = state_of(concept)
+        state = learned_of(concept)
         learning.load(state | {"key_output": learning.key_output})
         # Of batches that the lesson has not had.
         batches = [draws.step(lesson.steps + number) for number in range(BATCHES)]

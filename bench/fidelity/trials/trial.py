@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from bench.fidelity.lessons import pixels_of
 from bench.fidelity.rendering import Rendering, adapter_of, render
 from bench.fidelity.trials import readings
 from bench.fidelity.trials.covariances import with_covariance
+from bench.fidelity.trials.fits import fits
 from bench.fidelity.trials.learning import State, learn
 from bench.fidelity.trials.planning import planned
 from bench.fidelity.trials.questions import BIASES, Question
@@ -64,8 +65,14 @@ class Trial:
         }
 
     def readings(self) -> dict[str, Any]:
-        """`readings.read` of what the product's own way learned."""
-        return readings.read(self._lab, lambda concept: self._state(concept, Way()), CAPTIONS)
+        """`readings.read` of what the product's own way learned, and `fits`."""
+
+        def of(way: Way) -> Callable[[Concept], State]:
+            return lambda concept: self._state(concept, way)
+
+        learned = Way(target="RUNNING_MEAN")
+        own = readings.read(self._lab, of(Way()), of(learned), CAPTIONS)
+        return own | {"fits": fits(self._lab, self._state)}
 
     def _judged(self, concept: Concept, way: Way, bias: float) -> Judged:
         """One number for each picture of the form's prompts."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import random
@@ -11,15 +10,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy import Connection, Engine, Row
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from perfuse.errors import Aborted, FailedPrecondition, InvalidArgument, Unavailable
+from perfuse.errors import Aborted, FailedPrecondition, Unavailable
+from perfuse.storage.engines import open_engine, parse
 from perfuse.storage.watching import Watch, timed
 
 Result = TypeVar("Result")
@@ -28,7 +26,6 @@ AnyRow = Row[*tuple[Any, ...]]
 
 _ATTEMPTS = 6
 _log = logging.getLogger(__name__)
-_decode = json.JSONDecoder().raw_decode
 
 # serialization_failure, deadlock_detected, lock_not_available
 _LOST_RACES = {"40001", "40P01", "55P03"}
@@ -48,20 +45,22 @@ class Database:
     """
 
     def __init__(self, url: str, connections: int = 16, *, watch: Watch | None = None) -> None:
-        parsed = _parse(url)
+        parsed = parse(url)
         self._watch = watch
         self.dialect = parsed.get_backend_name()
         self._file = os.path.abspath(parsed.database or "") if self.dialect == "sqlite" else None
         self._found: tuple[int, int] | None = None
-        self._engine = _engine(parsed, connections)
+        self._engine = open_engine(parsed, connections)
         # A statement of its own needs no transaction around it, so reads save two round trips;
         # with connections of their own they need not be told so each time.
-        self._reading = _engine(
+        self._reading = open_engine(
             parsed, connections, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
         )
         # There a statement of its own needs no transaction around it either.
         alone = {"isolation_level": "AUTOCOMMIT"} if self.dialect == "postgresql" else {}
-        self._hasty = _engine(parsed, connections, hasty=True, pool_reset_on_return=None, **alone)
+        self._hasty = open_engine(
+            parsed, connections, hasty=True, pool_reset_on_return=None, **alone
+        )
         # SQLite has one writer at a time and its waiters poll; a lock lets them queue instead.
         self._writer: contextlib.AbstractContextManager[Any] = (
             threading.Lock() if self.dialect == "sqlite" else contextlib.nullcontext()
@@ -250,87 +249,6 @@ class Database:
         """Close every connection."""
         for engine in (self._engine, self._reading, self._hasty):
             engine.dispose()
-
-
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise InvalidArgument(
-            "the database URL cannot be read. Write sqlite:///path/to/file.db or "
-            "postgresql://user:password@host/database"
-        ) from None
-    if parsed.get_backend_name() == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
-        return parsed.set(drivername="sqlite+pysqlite")
-    raise InvalidArgument(
-        f"the database is {parsed.render_as_string()!r}; Perfuse works with a SQLite file "
-        "and with PostgreSQL. Write sqlite:///path/to/file.db or "
-        "postgresql://user:password@host/database"
-    )
-
-
-def _engine(url: URL, connections: int, *, hasty: bool = False, **options: Any) -> Engine:
-    pool = {
-        "pool_size": connections,
-        "max_overflow": 0,
-        "pool_timeout": 10,
-        # Values of tenants' rows do not belong into the log that an error ends in.
-        "hide_parameters": True,
-        "json_deserializer": _of_json,
-        **options,
-    }
-    try:
-        if url.get_backend_name() == "sqlite":
-            file = f"file:{quote(os.path.abspath(url.database or ''))}?mode=rw"
-            open_file = partial(sqlite3.connect, file, uri=True, check_same_thread=False)
-            engine = create_engine(url, creator=open_file, **pool)
-            event.listen(engine, "connect", partial(_prepare_sqlite, hasty=hasty))
-            if "isolation_level" not in options:
-                event.listen(engine, "begin", _begin_sqlite)
-            return engine
-        # What a stuck peer may cost: a statement ten seconds, a lock five.
-        settings = "-c statement_timeout=10000 -c lock_timeout=5000"
-        if hasty:
-            settings += " -c synchronous_commit=off"
-        # Where psycopg prepares statements it drops all of a connection's, ours too, at a rollback.
-        arguments = {"options": settings, "connect_timeout": 5, "prepare_threshold": None}
-        return create_engine(url, connect_args=arguments, **pool)
-    except NoSuchModuleError as error:
-        raise InvalidArgument(f"{error}. pip install 'perfuse[storage]'") from None
-
-
-def _prepare_sqlite(connection: Any, record: Any, *, hasty: bool) -> None:
-    # The driver would begin transactions at moments of its own choosing.
-    connection.isolation_level = None
-    for pragma in (
-        "journal_mode=WAL",
-        # What was committed outlives a loss of power; or once a later commit does.
-        f"synchronous={'NORMAL' if hasty else 'FULL'}",
-        "foreign_keys=ON",
-        # What was deleted or changed is not left lying in the file: an erasure promises that.
-        "secure_delete=ON",
-        "busy_timeout=30000",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that first reads and then writes could find another's write in between.
-    driver: Any = connection.connection.dbapi_connection
-    try:
-        driver.execute("BEGIN IMMEDIATE")
-    except sqlite3.Error as error:
-        connection._handle_dbapi_exception(error, "BEGIN IMMEDIATE", None, None, None)
-
-
-def _of_json(text: str | bytes) -> Any:
-    """What `json.loads` makes of a text that `json.dumps` wrote, in half its time."""
-    if isinstance(text, bytes):
-        text = text.decode()
-    # Most columns of this kind hold no labels.
-    return {} if text == "{}" else _decode(text)[0]
 
 
 def _unavailable(error: Exception) -> Unavailable:

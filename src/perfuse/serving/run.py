@@ -15,19 +15,18 @@ import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from perfuse.errors import FailedPrecondition, PerfuseError
+from perfuse.errors import FailedPrecondition
 from perfuse.serving.edge import Edge
 from perfuse.serving.health import Health
+from perfuse.serving.readiness import Readiness, Ready
 from perfuse.serving.roster import Adder, Roster
 from perfuse.serving.settings import ServingSettings, host_port, is_loopback
 from perfuse.serving.threaded import ThreadedServer
 from perfuse.serving.workers import Worker, this_worker
 
-Ready = Callable[[], Awaitable[None]]
 Hook = Callable[[], Awaitable[None] | None]
 
 DEFAULT_MESSAGE_BYTES = 8 << 20
-_PROBE_TIMEOUT = 10.0
 _QUIET = 0.02
 """Seconds without a call after which all that had arrived are taken to have begun."""
 _TAKING_IN = 1.0
@@ -74,7 +73,7 @@ class Server:
         self._bind, self._credentials = worker.bind if worker else bind, credentials
         self._worker = worker
         self._options = _options(max_message_bytes, shared=worker is not None)
-        self._grace, self._ready, self._probe_seconds = grace_seconds, ready, probe_seconds
+        self._grace, self._readiness = grace_seconds, Readiness(ready, probe_seconds)
         self._parts: list[tuple[Adder, Any]] = []
         self._hooks: list[Hook] = []
         self._server: Any = None
@@ -139,7 +138,7 @@ class Server:
         if self._health_address is not None:
             await self._tell_health(self._health_address)
         await self._server.start()
-        self._probing = asyncio.create_task(self._probe())
+        self._probing = asyncio.create_task(self._readiness.tell(self.health))
         self._log.info("serving", bind=self._bind, port=self.port, services=roster.services)
         return self.port
 
@@ -264,36 +263,6 @@ class Server:
         """The parent says nothing, so that what can be read is its end."""
         loop.remove_reader(0)
         signals.put_nowait(signal.SIGTERM)
-
-    async def _probe(self) -> None:
-        """Ask `ready` for ever; the log tells of changes and not of every asking."""
-        known: str | None = ""
-        while True:
-            problem = await self._problem()
-            self.health.set_ready(problem is None)
-            if problem != known:
-                if problem is None:
-                    self._log.info("ready")
-                else:
-                    self._log.warning("not_ready", problem=problem)
-                known = problem
-            await asyncio.sleep(self._probe_seconds)
-
-    async def _problem(self) -> str | None:
-        """Why the services cannot be asked; None if they can."""
-        if self._ready is None:
-            return None
-        try:
-            async with asyncio.timeout(_PROBE_TIMEOUT):
-                await self._ready()
-        except TimeoutError:
-            return f"no answer within {_PROBE_TIMEOUT:g} seconds"
-        except PerfuseError as error:
-            return str(error)
-        except Exception as error:
-            # Its text may hold what a log should not, such as a database's address.
-            return type(error).__name__
-        return None
 
 
 def _taken(address: str) -> FailedPrecondition:

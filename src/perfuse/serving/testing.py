@@ -20,8 +20,9 @@ import grpc
 
 from perfuse.serving.edge import Edge
 from perfuse.serving.identity import Caller, Peer, bearer_token, on_behalf, unknown_caller
+from perfuse.serving.readiness import Ready
 from perfuse.serving.roster import Adder
-from perfuse.serving.run import DEFAULT_MESSAGE_BYTES, Ready, Server
+from perfuse.serving.run import DEFAULT_MESSAGE_BYTES, Server
 
 S = TypeVar("S")
 

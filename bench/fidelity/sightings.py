@@ -16,11 +16,12 @@ SIGHTINGS: dict[tuple[int, str], str] = {
     (2, "full"): (
         "The claim does not hold here, and the sheet shows why: at the same bias TRAINED_K's cat "
         "has its orange and white stripes in every company, LOCAL's and GLOBAL's alone in the bare "
-        "prompt and in two of six others. A locked key is the super-category's, and in this base "
-        "the word's share of attention beside a chair or a cape is then too small for values to "
-        "show; a trained key draws it there. The scenes that locked keys are to protect are read "
-        "in all pictures of either lock, so that this base gives them nothing to win. TRAINED_K's "
-        "throne is purple when it stands alone, and ordinary under somebody, as the others' is."
+        "prompt and in two of six others. A locked word is attended to where the base looks for its "
+        "noun, as it should be, and three times less than a trained one; but giving it more "
+        "attention moves along the same front (decision 33). The scenes that locked keys are to "
+        "protect are read in all pictures of either lock, so that this base gives them nothing to "
+        "win. TRAINED_K's throne is purple when it stands alone, and ordinary under somebody, as "
+        "the others' is."
     ),
     (3, "full"): (
         "Textual inversion hardly leaves the base: yellow or pink cats. The LoRA has its cat in "

@@ -29,7 +29,7 @@ from perfuse_toybox.base import DIRECTORY
 
 pytestmark = pytest.mark.timeout(600)
 SECONDS = 180.0
-STEPS = 160
+STEPS = 100
 """Of a run that is disturbed: it must not come to its end before that."""
 
 

@@ -9,7 +9,11 @@ import pytest
 import structlog
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from perfuse.attach import BaseModel
     from trainer.served import Installation, Tenant
+    from trainer.workshop import Workshop
 
 BACKENDS = ("sqlite+directory", "postgresql+s3")
 
@@ -46,6 +50,27 @@ def installation(
 def backend(request: pytest.FixtureRequest) -> str:
     """For tests that need an installation to themselves."""
     return str(request.param)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workshop]:
+    """The Trainer's rules and workers, without a server."""
+    from trainer.workshop import workshop
+
+    with workshop(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def base(tiny_sd15_dir: Path) -> Iterator[BaseModel]:
+    """What workers train on here, on one thread, since tests run side by side."""
+    import torch
+    from bases import load_prepared
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield load_prepared(tiny_sd15_dir)
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
-import torch
-from bases import load_prepared
 from google.protobuf.timestamp_pb2 import Timestamp
 from registry.processes import _home as tokens_home
 from registry.served import refused
@@ -26,7 +21,7 @@ from perfuse_trainer.resources import RunState
 from perfuse_trainer.runs.consent import STALE, ConsentWatch
 from perfuse_trainer.tables import RUNS
 from trainer.test_run_calls import Calls, Desk, desk  # noqa: F401
-from trainer.workshop import Workshop, workshop
+from trainer.workshop import Workshop, until
 
 
 def stamp(moment: datetime) -> Timestamp:
@@ -145,18 +140,6 @@ def change(shop: Workshop, uid: str, **values: object) -> None:
 class TestWorkers:
     """What holds even if nobody is there to end a run."""
 
-    @pytest.fixture(scope="class")
-    def base(self, tiny_sd15_dir: Path) -> Iterator[BaseModel]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield load_prepared(tiny_sd15_dir)
-        torch.set_num_threads(before)
-
-    @pytest.fixture(params=["sqlite", "postgresql"])
-    def shop(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workshop]:
-        with workshop(request.param, tmp_path) as made:
-            yield made
-
     @pytest.mark.parametrize("why", ["expired", "unconfirmed"])
     def test_none_claims_a_run_without_it(self, shop: Workshop, base: BaseModel, why: str) -> None:
         run = shop.run(base)
@@ -172,24 +155,9 @@ class TestWorkers:
     def test_one_stops_within_a_step_at_its_end(self, shop: Workshop, base: BaseModel) -> None:
         run = shop.run(base, steps=20_000)
         change(shop, run.uid, consent_until=now() + timedelta(days=1), consent_seen=now())
-        stop = threading.Event()
-        worker = shop.worker(base, idle_seconds=60.0)
-        working = threading.Thread(target=worker.run, args=(stop,))
-        working.start()
-        try:
-            _until(lambda: shop.read(run).step > 0)
+        with shop.working(base) as worker:
+            until(lambda: shop.read(run).step > 0)
             change(shop, run.uid, consent_until=now())
-            _until(lambda: not worker._members)
+            until(lambda: not worker._members)
             assert shop.read(run).state is RunState.RUNNING
-        finally:
-            stop.set()
-            working.join()
         assert shop.claims.look([]) == {}
-
-
-def _until(holds) -> None:  # type: ignore[no-untyped-def]
-    for _ in range(1200):
-        if holds():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come true within a minute")

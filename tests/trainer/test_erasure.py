@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-import torch
-from bases import load_prepared
 from registry.processes import _home as tokens_home
 from registry.served import refused
 from sqlalchemy import update
@@ -36,7 +30,7 @@ from perfuse_trainer.tables import (
     RUNS,
 )
 from trainer.test_run_calls import BASE, Calls, Desk, desk  # noqa: F401
-from trainer.workshop import Workshop, workshop
+from trainer.workshop import Workshop, until
 
 SECRET = "Quince-of-the-test"
 
@@ -220,43 +214,16 @@ class TestErased:
 
 
 class TestWorkers:
-    @pytest.fixture(scope="class")
-    def base(self, tiny_sd15_dir: Path) -> Iterator[BaseModel]:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield load_prepared(tiny_sd15_dir)
-        torch.set_num_threads(before)
-
-    @pytest.fixture(params=["sqlite", "postgresql"])
-    def shop(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workshop]:
-        with workshop(request.param, tmp_path) as made:
-            yield made
-
     def test_one_stops_within_a_step_and_leaves_no_file(
         self, shop: Workshop, base: BaseModel
     ) -> None:
         run = shop.run(base, steps=20_000)
-        stop = threading.Event()
-        worker = shop.worker(base, idle_seconds=60.0)
-        working = threading.Thread(target=worker.run, args=(stop,))
-        working.start()
-        try:
-            _until(lambda: shop.read(run).step > 0)
+        with shop.working(base) as worker:
+            until(lambda: shop.read(run).step > 0)
             name = ConceptName(run.tenant, run.concept_id)
             shop.database.transact(lambda connection: _note(connection, [name]))
             registry: Any = None
             Eraser(shop.database, shop.trainer.vault, registry, "").erase(name)
-            _until(lambda: not worker._members)
+            until(lambda: not worker._members)
             assert shop.read(run).error_reason == "CONCEPT_ERASED"
-        finally:
-            stop.set()
-            working.join()
         assert shop.files() == 0
-
-
-def _until(holds: Any) -> None:
-    for _ in range(1200):
-        if holds():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not come true within a minute")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -22,13 +20,7 @@ from perfuse_trainer.runs.events import News
 from perfuse_trainer.runs.publisher import Publisher
 from perfuse_trainer.runs.run_queue import Queue
 from perfuse_trainer.sweeping import Swept
-from trainer.workshop import BACKENDS, Workshop, workshop
-
-
-@pytest.fixture(params=BACKENDS)
-def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workshop]:
-    with workshop(request.param, tmp_path) as made:
-        yield made
+from trainer.workshop import Workshop
 
 
 @pytest.fixture

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -18,7 +16,7 @@ from perfuse_trainer.runs import staff
 from perfuse_trainer.runs.publisher import Publisher
 from perfuse_trainer.runs.staff import Staff
 from perfuse_trainer.tables import STAFF
-from trainer.workshop import BACKENDS, Workshop, workshop
+from trainer.workshop import Workshop
 
 FOREVER = timedelta(hours=1)
 
@@ -27,12 +25,6 @@ FOREVER = timedelta(hours=1)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine, nobody seems silent who is not."""
     monkeypatch.setattr(staff, "LONGEST_SILENCE", FOREVER)
-
-
-@pytest.fixture(params=BACKENDS)
-def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workshop]:
-    with workshop(request.param, tmp_path) as made:
-        yield made
 
 
 class Bench:

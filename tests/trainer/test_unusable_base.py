@@ -16,13 +16,7 @@ from perfuse.errors import FailedPrecondition
 from perfuse.storage.requests import Mutation
 from perfuse_trainer.resources import Run, RunState
 from perfuse_trainer.working.working import work
-from trainer.workshop import BACKENDS, Workshop, workshop
-
-
-@pytest.fixture(params=BACKENDS)
-def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workshop]:
-    with workshop(request.param, tmp_path) as made:
-        yield made
+from trainer.workshop import Workshop
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from bases import load_prepared
 
 from perfuse.adapter import Adapter, digest
 from perfuse.attach import BaseModel
@@ -23,22 +21,7 @@ from perfuse_trainer.resources import EventKind, Run, RunState
 from perfuse_trainer.runs.run_settings import PreviewSettings, RunSettings
 from perfuse_trainer.sets.image_sets import kept_pictures
 from perfuse_trainer.working import worker as worker_module
-from trainer.workshop import BACKENDS, Workshop, workshop
-
-
-@pytest.fixture(scope="module")
-def base(tiny_sd15_dir: Path) -> Iterator[BaseModel]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield load_prepared(tiny_sd15_dir)
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(params=BACKENDS)
-def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workshop]:
-    with workshop(request.param, tmp_path) as made:
-        yield made
-
+from trainer.workshop import Workshop
 
 _ALONE: dict[tuple[str, int, bool], bytes] = {}
 

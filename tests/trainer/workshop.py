@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -191,6 +192,27 @@ class Workshop:
     def work(self, base: BaseModel, **settings: Any) -> None:
         """Have a worker train until nothing waits."""
         self.worker(base, **settings).run(threading.Event())
+
+    @contextmanager
+    def working(self, base: BaseModel) -> Iterator[Worker]:
+        """A worker that trains, on a thread of its own, until it is told to stop at the end."""
+        stop, worker = threading.Event(), self.worker(base, idle_seconds=60.0)
+        thread = threading.Thread(target=worker.run, args=(stop,))
+        thread.start()
+        try:
+            yield worker
+        finally:
+            stop.set()
+            thread.join()
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Wait until something is true, as it must become within a minute."""
+    for _ in range(1200):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come true within a minute")
 
 
 @contextmanager

@@ -8,8 +8,9 @@ import sys
 from perfuse.client import Client, TrainingProgress, TrainingSettings
 
 concept, super_category, pictures, *steps = sys.argv[1:]
-# No mirrored pictures: this cat's left and right differ.
-settings = TrainingSettings(flip=0.0, steps=int(steps[0]) if steps else 200)
+# No mirrored pictures: this cat's left and right differ. Few steps at a high rate, which the toybox
+# likes; leave both out on Stable Diffusion.
+settings = TrainingSettings(flip=0.0, steps=int(steps[0]) if steps else 100, output_rate=0.1)
 
 with Client() as perfuse:
     run = perfuse.train(concept, [pictures], super_category=super_category, settings=settings)

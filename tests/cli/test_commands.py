@@ -52,7 +52,18 @@ def tom(connection: Connection, pictures: Path, tmp_path_factory: pytest.TempPat
     told = process(
         connection,
         *("train", concept, str(pictures), "--super-category", "cat"),
-        *("--steps", "6", "--batch", "2", "--validate-every", "3", "--preview-every", "6"),
+        *(
+            "--steps",
+            "6",
+            "--batch",
+            "2",
+            "--output-rate",
+            "0.1",
+            "--validate-every",
+            "3",
+            "--preview-every",
+            "6",
+        ),
         *("--preview-prompt", f"a photo of <{concept}>", "--save-previews", str(previews)),
     )
     assert told.code == 0, told.err
@@ -105,6 +116,7 @@ def test_the_run_is_listed_shown_and_watched_again(perfuse: Shell, tom: str) -> 
     (run,) = [each for each in perfuse("runs", "list", "--json").json if tom in each["concept"]]
     name = run["name"].rpartition("/")[2]
     assert run["state"] == "SUCCEEDED"
+    assert (run["settings"]["steps"], run["settings"]["output_rate"]) == (6, pytest.approx(0.1))
     shown = perfuse("runs", "show", name)
     assert "succeeded" in shown.out
     assert f"{tom}@1" in shown.out

@@ -128,6 +128,7 @@ QUESTIONS = (
             "the form's: everywhere, 0.006, 100 steps at 0.1": Way(),
             "from the concept's word on": _learnt(places="NAMED"),
             "embedding at 0.002": _learnt(embedding_rate=0.002),
+            "embedding at 0.0005": _learnt(embedding_rate=0.0005),
             "400 steps at 0.03, the product's": _learnt(steps=400, output_rate=0.03),
         },
     ),

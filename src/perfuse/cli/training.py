@@ -71,6 +71,14 @@ def train(
     batch: Annotated[
         int | None, typer.Option(help="Rows of a step; 16 if not said.", rich_help_panel=_LEARNING)
     ] = None,
+    output_rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="Learning rate of the concept's values; 0.03 if not said.",
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of every draw.", rich_help_panel=_LEARNING)] = 0,
     key_lock: Annotated[
         StoredLock,
@@ -150,6 +158,7 @@ def train(
     settings = TrainingSettings(
         steps=steps,
         batch=batch,
+        output_rate=output_rate,
         seed=seed,
         mask_source=mask_source or ("NONE" if masks is None else "UPLOADED"),
         flip=flip,

@@ -16,8 +16,8 @@ SIGHTINGS: dict[tuple[int, str], str] = {
     (2, "full"): (
         "The claim does not hold here, and the sheet shows why: at the same bias TRAINED_K's cat "
         "has its orange and white stripes in every company, LOCAL's and GLOBAL's alone in the bare "
-        "prompt and in two of six others. A locked word is attended to where the base looks for its "
-        "noun, as it should be, and three times less than a trained one; but giving it more "
+        "prompt and in two of six others. A locked word is attended to where the base looks for "
+        "its noun, as it should be, and three times less than a trained one; but giving it more "
         "attention moves along the same front (decision 33). The scenes that locked keys are to "
         "protect are read in all pictures of either lock, so that this base gives them nothing to "
         "win. TRAINED_K's throne is purple when it stands alone, and ordinary under somebody, as "

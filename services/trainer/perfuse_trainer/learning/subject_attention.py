@@ -119,9 +119,7 @@ def _levels(base: BaseModel, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @contextmanager
-def listening(
-    base: BaseModel, conditioning: Conditioning, words: Tensor
-) -> Iterator[list[Tensor]]:
+def listening(base: BaseModel, conditioning: Conditioning, words: Tensor) -> Iterator[list[Tensor]]:
     """Collect every cross-attention layer's share [B, P]; hooks are gone at the end."""
     heard: list[Tensor] = []
 

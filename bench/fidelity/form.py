@@ -86,8 +86,9 @@ QUICK = Form(
     denoising=10,
     biases=(0.2, 0.5, 0.8, 1.1),
     scales=(0.5, 1.0),
-    inversion_rates=(0.01, 0.05),
-    lora_rates=(0.001, 0.003),
+    # The best ones of the full form.
+    inversion_rates=(0.01,),
+    lora_rates=(0.003,),
     blend_scenes=3,
     blends=3,
 )

@@ -20,6 +20,7 @@ VERSIONS = {
     "judged": 1,
     "companions": 1,
     "trial": 1,
+    "trial blend": 1,
     "trial lesson": 1,
 }
 """Raised by hand where code changes what a kind of file would hold."""

@@ -16,8 +16,9 @@ from bench.fidelity.curriculum import prompts
 from bench.fidelity.form import Form
 from bench.fidelity.lab import Lab
 from bench.fidelity.lessons import Lesson, latents_of, loop_of
+from bench.fidelity.rendering import Rendering
 from bench.fidelity.trials import trial
-from bench.fidelity.trials.__main__ import table, write
+from bench.fidelity.trials.__main__ import BLENDED, table, write
 from bench.fidelity.trials.attention import figure_mask, shares
 from bench.fidelity.trials.covariances import accumulated
 from bench.fidelity.trials.learning import State, learn
@@ -281,6 +282,30 @@ def test_readings_are_of_what_was_learned(
     assert all(0 < loss < 2 for loss in losses.values())
     assert losses["TRAINED_K"] != losses["TRAINED_K, its keys locked"]
     assert found["similarity"]["WORDS"]["concept"]["mean"] > 0.5
+
+
+def test_ways_of_learning_are_blended_as_the_product_does_it(
+    toybox_base: BaseModel, tiny_form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 60)
+    monkeypatch.setattr(trial, "BIASES", (0.4,))
+    form = replace(tiny_form, concepts=3, blends=1, blend_scenes=1, seeds=(1,))
+    lab = Lab(form, toybox_base, tmp_path / "work", Console(file=io.StringIO()))
+    ways = {
+        "product": Way(),
+        "still": Way(learnt=Learnt(embedding_rate=0.0)),
+        "elsewhere": Way(places="ALL"),
+    }
+    record = Trial(lab).blend(Question("small", "Is it small?", ways))
+    assert list(record["ways"]) == ["product", "still"]
+    (blend,) = lab.blends
+    claimed = lab.blended(blend, (lab.lesson(), Rendering(bias=0.4, dtype="float32")))
+    for measured in ("likeness", "text"):
+        (found,) = record["ways"]["product"][measured]
+        assert found["value"] == pytest.approx(claimed[measured][0], abs=0.01)
+    told = table(record, *BLENDED)
+    assert "| still | 0.4 |" in told
+    assert "present" in told
 
 
 def test_the_first_way_of_every_question_is_the_products() -> None:

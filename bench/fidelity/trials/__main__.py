@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.fidelity.__main__ import HOME
+from bench.fidelity.claims.blends import MEASURES
 from bench.fidelity.form import BROAD, QUICK
 from bench.fidelity.lab import Lab, quiet_base
 from bench.fidelity.results import revision
@@ -34,12 +35,18 @@ FRONT = (
 )
 
 
+ALONE = (FRONT[:4], FRONT)
+BLENDED = (MEASURES[:4], MEASURES[:4])
+"""Measures of a table's points, and of its differences."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Everything finished is kept at once: stopped at any moment and called again it goes on."""
     names = [question.name for question in QUESTIONS]
     parser = argparse.ArgumentParser(prog="python -m bench.fidelity.trials", description=__doc__)
     parser.add_argument("--questions", nargs="*", choices=names, default=names)
     parser.add_argument("--readings", action="store_true", help="what no picture is needed for")
+    parser.add_argument("--blends", action="store_true", help="the ways in blends, not alone")
     parser.add_argument("--broad", action="store_true", help="all eight concepts, not three")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch")
     parser.add_argument("--work", type=Path, default=HOME / ".fidelity", help="finished work")
@@ -55,14 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console.print_json(data=found)
     for question in QUESTIONS:
         if question.name in chosen.questions:
-            record = Trial(lab).ask(question)
-            write(
-                chosen.out / "bench" / "results" / "fidelity_trials.json",
-                lab,
-                record,
-                question.name,
-            )
-            console.print(table(record), markup=False)
+            if chosen.blends:
+                record, shown = Trial(lab).blend(question), BLENDED
+                write(where, lab, record, f"{question.name}, blends")
+            else:
+                record, shown = Trial(lab).ask(question), ALONE
+                write(where, lab, record, question.name)
+            console.print(table(record, *shown), markup=False)
 
 
 def write(path: Path, lab: Lab, record: dict[str, Any], name: str) -> None:
@@ -78,17 +84,23 @@ def write(path: Path, lab: Lab, record: dict[str, Any], name: str) -> None:
     write_atomically(path, (json.dumps(everything, indent=1) + "\n").encode())
 
 
-def table(record: dict[str, Any]) -> str:
+def table(
+    record: dict[str, Any], shown: Sequence[str] = ALONE[0], compared: Sequence[str] = ALONE[1]
+) -> str:
     """In Markdown: each way at each bias, and its differences from the first way."""
-    shown = FRONT[:4]
-    lines = [record["asks"], "", f"| way | bias | {' | '.join(shown)} |", f"|---|---|{'---|' * 4}"]
+    lines = [record["asks"], "", f"| way | bias | {' | '.join(shown)} |"]
+    lines += [f"|---|---|{'---|' * len(shown)}"]
     for name, found in record["ways"].items():
         for place, bias in enumerate(record["biases"]):
             cells = " | ".join(_number(found[one][place]) for one in shown)
             lines.append(f"| {name} | {bias:g} | {cells} |")
-    lines += ["", f"| against the first | {' | '.join(FRONT)} |", f"|---|{'---|' * len(FRONT)}"]
+    lines += [
+        "",
+        f"| against the first | {' | '.join(compared)} |",
+        f"|---|{'---|' * len(compared)}",
+    ]
     for name, found in record["against"].items():
-        cells = " | ".join(_span(found[one]) for one in FRONT)
+        cells = " | ".join(_span(found[one]) for one in compared)
         lines.append(f"| {name} | {cells} |")
     return "\n".join(lines) + "\n"
 

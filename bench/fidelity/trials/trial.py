@@ -16,6 +16,7 @@ from bench.fidelity.lab import Lab, stacked
 from bench.fidelity.lessons import pixels_of
 from bench.fidelity.rendering import Rendering, adapter_of, render
 from bench.fidelity.trials import readings
+from bench.fidelity.trials.blending import blends
 from bench.fidelity.trials.covariances import with_covariance
 from bench.fidelity.trials.fits import fits
 from bench.fidelity.trials.learning import State, learn
@@ -63,6 +64,10 @@ class Trial:
             },
             "against": {name: differences(means[name], means[first]) for name in others},
         }
+
+    def blend(self, question: Question) -> dict[str, Any]:
+        """The ways in blends of several concepts, as `blends`."""
+        return blends(self._lab, self._state, question, BIASES)
 
     def readings(self) -> dict[str, Any]:
         """`readings.read` of what the product's own way learned, and `fits`."""

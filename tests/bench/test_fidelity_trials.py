@@ -21,11 +21,11 @@ from bench.fidelity.trials import trial
 from bench.fidelity.trials.__main__ import BLENDED, table, write
 from bench.fidelity.trials.attention import figure_mask, shares
 from bench.fidelity.trials.covariances import accumulated
-from bench.fidelity.trials.learning import State, learn
+from bench.fidelity.trials.learning import State, learn, state_of
 from bench.fidelity.trials.planning import planned, strength_of
 from bench.fidelity.trials.questions import QUESTIONS, Question
 from bench.fidelity.trials.targets import LATER, at_target, words_of
-from bench.fidelity.trials.trial import Trial, state_of
+from bench.fidelity.trials.trial import Trial
 from bench.fidelity.trials.way import Learnt, Way
 from perfuse import method
 from perfuse.adapter import Adapter

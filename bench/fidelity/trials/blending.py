@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from bench.fidelity.judge import Judged, judge
 from bench.fidelity.lab import Lab, stacked
 from bench.fidelity.lessons import pixels_of
 from bench.fidelity.rendering import Rendering, adapter_of, render
-from bench.fidelity.trials.learning import State
+from bench.fidelity.trials.learning import State, States
 from bench.fidelity.trials.questions import Question
 from bench.fidelity.trials.targets import words_of
 from bench.fidelity.trials.way import Way
@@ -24,8 +23,6 @@ from perfuse.adapter.tensors import Adapter
 from perfuse.attach import PlannedConcept, plan
 from perfuse.method import KeyLock
 from perfuse_toybox.concepts import Concept
-
-States = Callable[[Concept, Way], State]
 
 
 def blends(
@@ -67,9 +64,8 @@ def blends(
 
 
 def _is_rendered_by_the_product(way: Way) -> bool:
-    return way == Way(learnt=replace(way.learnt), key_lock=way.key_lock) and (
-        way.learnt.outputs == "PROJECTION" and way.learnt.counted == "WORDS"
-    )
+    own = Way(learnt=way.learnt, key_lock=way.key_lock, temperature=way.temperature)
+    return way == own and (way.learnt.outputs, way.learnt.counted) == ("PROJECTION", "WORDS")
 
 
 def _blended(

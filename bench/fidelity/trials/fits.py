@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from bench.fidelity.lab import Lab
 from bench.fidelity.lessons import latents_of
 from bench.fidelity.rendering import Rendering, adapter_of
-from bench.fidelity.trials.learning import State, loss_of
+from bench.fidelity.trials.learning import State, States, loss_of, state_of
 from bench.fidelity.trials.way import Learnt, Way
+from perfuse.attach import BaseModel
 from perfuse_toybox.concepts import Concept
-from perfuse_trainer.learning.draws import Draws
+from perfuse_trainer.learning.draws import Batch, Draws
 from perfuse_trainer.learning.learning import Learning
 
 BATCHES = 6
 COPIES = (4, 16)
-
-States = Callable[[Concept, Way], State]
 
 
 def fits(lab: Lab, state_of: States) -> dict[str, dict[str, float]]:
@@ -35,13 +35,7 @@ def fits(lab: Lab, state_of: States) -> dict[str, dict[str, float]]:
         learning = Learning(lab.base, settings, draws.step(0).templates)
         start = learning.state()
         batches = [draws.step(lesson.steps + number) for number in range(BATCHES)]
-
-        def loss(state: State, copies: int = 1) -> float:
-            learning.load(start | state)  # noqa: B023
-            learnt = Learnt(copies=copies)
-            losses = [loss_of(lab.base, learning, one, learnt) for one in batches]  # noqa: B023
-            return round(float(np.mean(losses)), 4)
-
+        loss = partial(_loss, lab.base, learning, batches, start)
         trained = _trained(lab, concept)
         keys = {"key_output": trained["key_output"]}
         found[concept.name] = {
@@ -62,9 +56,18 @@ def _trained(lab: Lab, concept: Concept) -> State:
     learned, _ = lab.learned(concept, lab.lesson(key_lock="TRAINED_K"))
     adapter = adapter_of(learned, Rendering(kept="unsettled", dtype="float32"))
     assert adapter.key_output is not None
-    return {
-        "target_input": adapter.target_input,
-        "super_category_encoding": adapter.super_category_encoding,
-        "value_output": adapter.value_output,
-        "key_output": adapter.key_output,
-    } | {f"embedding.{name}": word for name, word in adapter.embeddings.items()}
+    return state_of(adapter) | {"key_output": adapter.key_output}
+
+
+def _loss(
+    base: BaseModel,
+    learning: Learning,
+    batches: Sequence[Batch],
+    start: State,
+    state: State,
+    copies: int = 1,
+) -> float:
+    """The mean over batches of a state, what it lacks as before the first step."""
+    learning.load(start | state)
+    losses = [loss_of(base, learning, one, Learnt(copies=copies)) for one in batches]
+    return round(float(np.mean(losses)), 4)

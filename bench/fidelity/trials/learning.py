@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.fidelity.lessons import Lesson, latents_of
-from bench.fidelity.trials.way import Learnt
+from bench.fidelity.trials.way import Learnt, Way
 from perfuse import method
+from perfuse.adapter.tensors import Adapter
 from perfuse.attach import (
     BaseModel,
     Conditioning,
@@ -29,6 +30,20 @@ from perfuse_trainer.learning.learning import Learning
 State = dict[str, Tensor]
 """`target_input`, `super_category_encoding`, `value_output` `[Σ d_l]` or `[M, Σ d_l]`, and
 `embedding.{encoder}`."""
+
+
+States = Callable[[Concept, Way], State]
+"""What was learned of a concept in a way."""
+
+
+def state_of(adapter: Adapter) -> State:
+    """An adapter's tensors by the names of a trial's."""
+    words = {f"embedding.{name}": word for name, word in adapter.embeddings.items()}
+    return words | {
+        "target_input": adapter.target_input,
+        "super_category_encoding": adapter.super_category_encoding,
+        "value_output": adapter.value_output,
+    }
 
 
 def learn(

@@ -19,12 +19,11 @@ from bench.fidelity.trials import readings
 from bench.fidelity.trials.blending import blends
 from bench.fidelity.trials.covariances import with_covariance
 from bench.fidelity.trials.fits import fits
-from bench.fidelity.trials.learning import State, learn
+from bench.fidelity.trials.learning import State, learn, state_of
 from bench.fidelity.trials.planning import planned
 from bench.fidelity.trials.questions import BIASES, Question
 from bench.fidelity.trials.targets import at_target
 from bench.fidelity.trials.way import Learnt, Way
-from perfuse.adapter.tensors import Adapter
 from perfuse_toybox.concepts import Concept
 
 CAPTIONS = 6000
@@ -129,16 +128,6 @@ class Trial:
 
             state = lab.store.ensure("trial lesson", parts, make)[0]
         return at_target(base, concept, lesson, state, way.target)
-
-
-def state_of(adapter: Adapter) -> State:
-    """An adapter's tensors by the names of a trial's."""
-    words = {f"embedding.{name}": word for name, word in adapter.embeddings.items()}
-    return words | {
-        "target_input": adapter.target_input,
-        "super_category_encoding": adapter.super_category_encoding,
-        "value_output": adapter.value_output,
-    }
 
 
 def differences(ours: Mapping[str, Array], first: Mapping[str, Array]) -> dict[str, Any]:

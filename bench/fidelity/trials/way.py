@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from perfuse_trainer.learning.settings import TrainingSettings
+
 
 @dataclass(frozen=True)
 class Learnt:
@@ -28,7 +30,7 @@ class Learnt:
     outputs: str = "PROJECTION"
     decay: float = 0.99
     places: str = "ALL"
-    embedding_rate: float = 0.006
+    embedding_rate: float = TrainingSettings.embedding_rate
     steps: int = 0
     output_rate: float = 0.0
     copies: int = 1

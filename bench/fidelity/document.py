@@ -207,11 +207,12 @@ PROTOCOL = f"""## Protocol
   every method and setting.
 - **Methods** get the same pictures, draws, number of steps and batch. Ours has one learning rate
   in all claims, found in a trial before (decision 13); peers have the best of several on these very
-  prompts. Ours is rendered as the product does it: with the super-category in the place that a gate
-  leaves empty (decision 13, but for claim 10), the target input settled (32) and acting from the
-  concept's word to the end of the text (30, but for claim 12). Textual inversion trains one word
-  embedding. The LoRA (peft, rank 4, keys and values of every cross-attention layer) is trained on
-  the super-category's own word and rendered with it. Guidance 3, temperature 0.15.
+  prompts, in the reduced form the full form's best. Ours is rendered as the product does it: with
+  the super-category in the place that a gate leaves empty (decision 13, but for claim 10), the
+  target input settled (32) and acting from the concept's word to the end of the text (30, but for
+  claim 12). Textual inversion trains one word embedding. The LoRA (peft, rank 4, keys and values
+  of every cross-attention layer) is trained on the super-category's own word and rendered with
+  it. Guidance 3, temperature 0.15.
 - **Likeness** is how alike the concept's figure is, as the toybox evaluator reads it (the overlap
   of what it reads of kind, colours, pattern, marking, accent and build), in the picture and in the
   one that the world's painter makes of the same prompt with the concept's true look. It looks at

@@ -76,10 +76,7 @@ class Calls:
                 return await send(request, timeout=left, metadata=self._metadata())
             except grpc.RpcError as error:
                 fault = self._fault(service, error)
-                # gRPC repeats what is UNAVAILABLE. What a server's end cut off reads CANCELLED
-                # instead, and is ours to repeat.
-                again = _was_cut_off(error) and attempt < _ATTEMPTS and time.monotonic() < ends
-                if not again:
+                if not _is_repeated(error, attempt, ends):
                     raise fault from None
             await aio_pause(_PAUSE * attempt)
         raise AssertionError("unreachable")
@@ -109,8 +106,7 @@ class Calls:
                     yield answer
             except grpc.RpcError as error:
                 fault = self._fault(service, error)
-                in_time = ends is None or time.monotonic() < ends
-                if answered or not _was_cut_off(error) or attempt == _ATTEMPTS or not in_time:
+                if answered or not _is_repeated(error, attempt, ends):
                     raise fault from None
             else:
                 return
@@ -182,6 +178,12 @@ class Calls:
                 f"`perfuse up` does, or say where it is with PERFUSE_{service.upper()}"
             )
         return fault
+
+
+def _is_repeated(error: grpc.RpcError, attempt: int, ends: float | None) -> bool:
+    """gRPC repeats what is UNAVAILABLE; what a server's end cut off, CANCELLED, is ours."""
+    in_time = ends is None or time.monotonic() < ends
+    return _was_cut_off(error) and attempt < _ATTEMPTS and in_time
 
 
 def _was_cut_off(error: grpc.RpcError) -> bool:
